@@ -1,0 +1,219 @@
+"""Every error that streamapp raises on purpose, as one tree.
+
+Catch `StreamAppError` to catch them all. Each class carries what it knows as typed attributes, and its message says what
+was expected, what came, and what to do.
+"""
+
+from collections.abc import Sequence
+
+
+class StreamAppError(Exception):
+    """The root of the tree."""
+
+
+class ConfigurationError(StreamAppError):
+    """A setting or a declaration cannot be used as it is."""
+
+
+class UnsafeBindError(ConfigurationError):
+    """The web server was asked to listen beyond loopback without any token."""
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class RecordError(StreamAppError):
+    """One record cannot be processed; it belongs in the dead letters.
+
+    Attributes:
+        reason: a stable, lower-case word for metrics and for the dead letter (`undecodable`, `wrong_schema`, `oversized`,
+            `future_event_time`, `bad_event_time`, `missing_key`, ...).
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+# --- Kafka ---------------------------------------------------------------------------------------------------------
+
+
+class KafkaError(StreamAppError):
+    """Something about the Kafka cluster."""
+
+
+class BrokerUnavailableError(KafkaError):
+    """No broker answered in time.
+
+    Attributes:
+        brokers: the `host:port` list that was tried.
+    """
+
+    def __init__(self, brokers: str, message: str) -> None:
+        super().__init__(message)
+        self.brokers = brokers
+
+
+class ProduceError(KafkaError):
+    """A record was not acknowledged; nothing that depends on it may be committed.
+
+    Attributes:
+        topic: where it was to go.
+        failed: how many records of the call were not acknowledged.
+    """
+
+    def __init__(self, topic: str, failed: int, message: str) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.failed = failed
+
+
+class TopicMismatchError(KafkaError):
+    """A topic exists, but not as it was declared.
+
+    Attributes:
+        topic: its name.
+    """
+
+    def __init__(self, topic: str, message: str) -> None:
+        super().__init__(message)
+        self.topic = topic
+
+
+class EmbeddedKafkaError(KafkaError):
+    """The embedded broker could not be resolved, started or reached."""
+
+
+# --- state ---------------------------------------------------------------------------------------------------------
+
+
+class StateError(StreamAppError):
+    """A table's state cannot be trusted or written; the worker stops.
+
+    Attributes:
+        table: the table's name.
+        partition: its partition, where one is known.
+    """
+
+    def __init__(self, table: str, partition: int | None, message: str) -> None:
+        super().__init__(message)
+        self.table = table
+        self.partition = partition
+
+
+class DefinitionChangedError(StateError):
+    """The stored state was built by another definition of the table."""
+
+
+class SourceChangedError(StateError):
+    """The source topic or the group's position is not the one that the stored state was built from."""
+
+
+# --- reads ---------------------------------------------------------------------------------------------------------
+
+
+class QueryError(StreamAppError):
+    """A read that cannot be answered; views turn it into a problem document.
+
+    Attributes:
+        code: the stable code of the contract (`unknown_table`, `stale`, ...).
+        status: the HTTP status that goes with it.
+        retry_after_s: seconds after which a retry makes sense, where that is known.
+    """
+
+    code = "internal"
+    status = 500
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnknownTableError(QueryError):
+    """There is no table of that name."""
+
+    code, status = "unknown_table", 404
+
+
+class UnknownKeyError(QueryError):
+    """The table holds nothing for that key.
+
+    Attributes:
+        nearest: existing keys that look alike, best first.
+    """
+
+    code, status = "unknown_key", 404
+
+    def __init__(self, message: str, nearest: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.nearest = tuple(nearest)
+
+
+class NoSuchWindowError(QueryError):
+    """The key exists, but no window of it holds that instant."""
+
+    code, status = "no_such_window", 404
+
+
+class BadParameterError(QueryError):
+    """A parameter cannot be used.
+
+    Attributes:
+        parameter: its name.
+    """
+
+    code, status = "bad_parameter", 400
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class StaleError(QueryError):
+    """The view is further behind the world than the caller accepts.
+
+    Attributes:
+        staleness_ms: how far it is behind.
+    """
+
+    code, status = "stale", 409
+
+    def __init__(self, message: str, staleness_ms: int) -> None:
+        super().__init__(message)
+        self.staleness_ms = staleness_ms
+
+
+class RestoringError(QueryError):
+    """The partition is being restored and cannot answer yet."""
+
+    code, status = "restoring", 503
+
+
+class UnauthorizedError(QueryError):
+    """No token, or none that is known."""
+
+    code, status = "unauthorized", 401
+
+
+class ForbiddenError(QueryError):
+    """The token is known, but its scopes do not allow this."""
+
+    code, status = "forbidden", 403
+
+
+class TooLargeError(QueryError):
+    """The request is over a size limit."""
+
+    code, status = "too_large", 413
+
+
+class RateLimitedError(QueryError):
+    """Too many requests for now."""
+
+    code, status = "rate_limited", 429
+
+
+class OwnerUnreachableError(QueryError):
+    """The worker that owns the key did not answer in time."""
+
+    code, status = "owner_unreachable", 503

@@ -1,0 +1,177 @@
+"""What a read is made of: the question's result and how fresh it is.
+
+Views know this module and `Queries` alone; they never touch a table.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+JsonValue = Any  # what `json.dumps` takes: the fields of a value depend on the table
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """One field of a table's value."""
+
+    name: str
+    type: str  # a JSON Schema type: "number", "integer", "string", "boolean", "object", "array"
+    unit: str | None = None
+    nullable: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """What `GET /v1/tables` says of one table. Times are milliseconds."""
+
+    name: str
+    kind: Literal["tumbling", "hopping", "session", "latest"]
+    fields: Sequence[FieldInfo]
+    key_form: str
+    partitions: int
+    keys: int | None  # keys on the partitions of this worker; None while they are restoring
+    size_ms: int | None = None
+    step_ms: int | None = None
+    gap_ms: int | None = None
+    grace_ms: int | None = None
+    retention_ms: int | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpan:
+    """The window that a value belongs to: `start` inclusive, `end` exclusive, milliseconds of event time."""
+
+    start: int
+    end: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFreshness:
+    """Whether the feed behind a key is known to be live, and how many gaps it has had."""
+
+    connected: bool
+    gaps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How fresh an answer is; the contract explains each field."""
+
+    as_of: int
+    watermark: int | None
+    partition: int
+    offset: int | None
+    lag: int | None
+    restoring: bool
+    age_ms: int | None
+    staleness_ms: int
+    feed: FeedFreshness | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value with its window and freshness. `window` is None for tables without windows."""
+
+    table: str
+    key: str
+    window: WindowSpan | None
+    value: Mapping[str, JsonValue]
+    freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of results; `cursor` is opaque, and None on the last page."""
+
+    items: Sequence[Any]
+    cursor: str | None = None
+    missing_partitions: Sequence[int] = ()  # partitions that no worker answered for
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of a value, as a subscriber sees it; `id` is opaque. `conflated` counts what this change replaced."""
+
+    id: str
+    kind: Literal["snapshot", "change"]
+    reading: Reading
+    conflated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedInfo:
+    """The state of one venue's feed, for the dashboard and for health."""
+
+    venue: str
+    connected: bool
+    state: str
+    detail: str
+    last_heartbeat: int | None
+    gaps: int
+    symbols: Mapping[str, int] = field(default_factory=dict)  # gaps per symbol
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What this worker is doing, for `/health/ready` and the dashboard."""
+
+    ready: bool
+    restoring: Sequence[str]  # "table-partition" of what is not restored yet
+    assigned: Mapping[str, Sequence[int]]  # topic -> partitions
+    lag: Mapping[str, int]  # topic -> records not yet applied
+    records_applied: int
+    detail: str = ""
+
+
+class Queries(Protocol):
+    """All reads. Every method raises the `QueryError` subclass that tells what is wrong, and answers within the settings'
+    time-outs. `local_only` is set on a forwarded read: this worker answers itself or refuses, it never forwards again.
+    """
+
+    def tables(self) -> Sequence[TableInfo]:
+        """Every table, in order of declaration."""
+        ...
+
+    def table(self, name: str) -> TableInfo:
+        """One table; UnknownTableError."""
+        ...
+
+    async def keys(self, table: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None,
+                   local_only: bool = False) -> Page:
+        """Keys in order, as strings."""
+        ...
+
+    async def get(self, table: str, key: str, *, at: int | None = None, max_staleness_ms: int | None = None,
+                  local_only: bool = False) -> Reading:
+        """The current value of a key (see the contract for which window that is)."""
+        ...
+
+    async def values(self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None) -> Sequence[Reading | Exception]:
+        """The current values of several keys, in the order asked; a QueryError in the place of a key without one."""
+        ...
+
+    async def windows(self, table: str, key: str, *, start: int | None = None, end: int | None = None, limit: int = 100,
+                      cursor: str | None = None, local_only: bool = False) -> Page:
+        """Readings of the windows whose start lies in [start, end), in order of start."""
+        ...
+
+    async def top(self, table: str, *, by: str, order: Literal["asc", "desc"] = "desc", limit: int = 10,
+                  local_only: bool = False) -> Page:
+        """Newest readings of all keys, ordered by one numeric field; nulls last, ties by key."""
+        ...
+
+    def changes(self, table: str, key: str | None = None) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
+        """Snapshots of what is there, then every change. A slow reader gets the newest value per key."""
+        ...
+
+    def feeds(self) -> Sequence[FeedInfo]:
+        """Every feed that `feed-status` told of."""
+        ...
+
+    def worker(self) -> WorkerInfo:
+        """This worker's state."""
+        ...

@@ -1,0 +1,103 @@
+"""All settings, in one frozen model.
+
+Precedence, highest first: environment (`STREAMAPP_*`), a `streamapp.toml` in the working directory (or the file that
+`STREAMAPP_CONFIG` names), arguments of `StreamApp(...)`, the defaults below. Names carry their unit.
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+KafkaSecurity = Literal["plaintext", "tls", "sasl_plaintext", "sasl_tls"]
+
+
+class FeedSettings(BaseModel):
+    """One feed of the bridge, as written under `[feeds.NAME]` in `streamapp.toml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    venue: str = Field(description="coinbase, binance, kraken, bitstamp or generic")
+    url: str | None = Field(default=None, description="the WebSocket's address; each venue has its own default")
+    symbols: tuple[str, ...] = Field(default=(), description="instruments, as BASE-QUOTE or in the venue's own form")
+    options: dict[str, Any] = Field(default_factory=dict, description="what only this venue's protocol understands")
+
+
+class Settings(BaseSettings):
+    """The settings of every streamapp process."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMAPP_", frozen=True, extra="forbid", env_nested_delimiter="__")
+
+    # Kafka
+    kafka_brokers: str = Field("127.0.0.1:9092", description="bootstrap servers, host:port, comma separated")
+    kafka_security: KafkaSecurity = Field("plaintext", description="how connections are protected")
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_username: str | None = None
+    kafka_password: SecretStr | None = None
+    kafka_ca_file: Path | None = Field(None, description="PEM file of the authorities to trust; default: the system's")
+    kafka_cert_file: Path | None = Field(None, description="PEM file of the client's certificate chain")
+    kafka_key_file: Path | None = Field(None, description="PEM file of the client's private key")
+    kafka_request_timeout_ms: int = Field(10_000, gt=0, description="bound on one request to a broker")
+    kafka_delivery_timeout_ms: int = Field(120_000, gt=0, description="bound on one record's way to its acknowledgement")
+    kafka_session_timeout_ms: int = Field(10_000, gt=0, description="a silent group member is declared dead after this")
+    replication_factor: int = Field(1, gt=0, description="of topics that streamapp creates; 3 where there are 3 brokers")
+    partitions: int = Field(4, gt=0, description="of topics that streamapp creates")
+
+    # state
+    data_dir: Path = Field(Path(".streamapp"), description="all local state; losing it loses nothing")
+    commit_interval_ms: int = Field(200, gt=0, description="longest time between a merge and its durable checkpoint")
+    cache_max_bytes: int = Field(64 << 20, gt=0, description="dirty state per partition before a checkpoint is forced")
+    poll_max_records: int = Field(20_000, gt=0, description="records taken from the consumer at once, all partitions")
+    batch_queue_max_records: int = Field(50_000, gt=0, description="records that wait per partition before fetching stops")
+    max_record_bytes: int = Field(1 << 20, gt=0, description="a larger record goes to the dead letters")
+    max_future_ms: int = Field(300_000, ge=0, description="event time may run ahead of arrival by this, else dead letter")
+    idle_timeout_ms: int = Field(0, ge=0, description="an idle partition closes its windows after this; 0: never")
+    flush_timeout_ms: int = Field(60_000, gt=0, description="bound on one checkpoint; past it the worker stops")
+    restore_timeout_ms: int = Field(600_000, gt=0, description="bound on restoring one partition without any progress")
+
+    # reads
+    web_host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is required")
+    web_advertised_url: str | None = Field(None, description="where other workers reach this one")
+    api_tokens: str = Field("", description="name:scope+scope:sha256hex, comma separated")
+    request_timeout_ms: int = Field(10_000, gt=0, description="bound on answering one request")
+    forward_timeout_ms: int = Field(2_000, gt=0, description="bound on asking the owner of a key")
+    max_body_bytes: int = Field(64 << 10, gt=0, description="largest request body")
+    page_limit_max: int = Field(1_000, gt=0, description="largest `limit` of a page")
+    sse_heartbeat_ms: int = Field(5_000, gt=0, description="a comment on a quiet event stream after this")
+    sse_queue_max: int = Field(1_000, gt=0, description="keys pending per subscriber; the newest value per key wins")
+    sse_subscribers_max: int = Field(2_000, gt=0, description="open event streams per worker")
+    feed_timeout_ms: int = Field(15_000, gt=0, description="a feed without a heartbeat for this long is disconnected")
+
+    # the built-in application
+    grace_ms: int = Field(10_000, ge=0, description="how late an event may be, of the built-in tables")
+    retention_1m_ms: int = Field(86_400_000, gt=0)
+    retention_5m_ms: int = Field(7 * 86_400_000, gt=0)
+    retention_1h_ms: int = Field(90 * 86_400_000, gt=0)
+
+    # the bridge
+    feeds: dict[str, FeedSettings] = Field(default_factory=dict, description="feeds by name")
+
+    # operation
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file over arguments, as the contract says."""
+        toml = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("STREAMAPP_CONFIG", "streamapp.toml")))
+        return env_settings, toml, init_settings
+
+    @cached_property
+    def broker_list(self) -> list[str]:
+        """The bootstrap servers as a list of `host:port`."""
+        return [part.strip() for part in self.kafka_brokers.split(",") if part.strip()]
