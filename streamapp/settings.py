@@ -15,6 +15,24 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 KafkaSecurity = Literal["plaintext", "tls", "sasl_plaintext", "sasl_tls"]
 
 
+class FeedAuthSettings(BaseModel):
+    """How one feed proves who it is, under `[feeds.NAME.auth]`; every value is a secret and never printed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["none", "coinbase_hmac", "message"] = Field(
+        default="none", description="what is sent after the handshake: nothing, a signed subscription, or `message` first"
+    )
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="headers of the handshake")
+    query: dict[str, SecretStr] = Field(default_factory=dict, description="query parameters of the handshake")
+    key: SecretStr | None = None
+    secret: SecretStr | None = None
+    passphrase: SecretStr | None = None
+    message: SecretStr | None = Field(
+        default=None, description="the first message; {key}, {secret}, {passphrase} and {timestamp_ms} are filled in"
+    )
+
+
 class FeedSettings(BaseModel):
     """One feed of the bridge, as written under `[feeds.NAME]` in `streamapp.toml`."""
 
@@ -24,6 +42,8 @@ class FeedSettings(BaseModel):
     url: str | None = Field(default=None, description="the WebSocket's address; each venue has its own default")
     symbols: tuple[str, ...] = Field(default=(), description="instruments, as BASE-QUOTE or in the venue's own form")
     options: dict[str, Any] = Field(default_factory=dict, description="what only this venue's protocol understands")
+    auth: FeedAuthSettings | None = Field(default=None, description="credentials, where the venue asks for any")
+    ca_file: Path | None = Field(default=None, description="PEM file of the authorities to trust; default: the system's")
 
 
 class Settings(BaseSettings):
@@ -43,6 +63,10 @@ class Settings(BaseSettings):
     kafka_request_timeout_ms: int = Field(10_000, gt=0, description="bound on one request to a broker")
     kafka_delivery_timeout_ms: int = Field(120_000, gt=0, description="bound on one record's way to its acknowledgement")
     kafka_session_timeout_ms: int = Field(10_000, gt=0, description="a silent group member is declared dead after this")
+    kafka_queue_max_records: int = Field(100_000, gt=0, description="records a producer holds unacknowledged at most")
+    kafka_queue_max_bytes: int = Field(128 << 20, ge=1 << 20, description="bytes a producer holds unacknowledged at most")
+    topic_retention_ms: int = Field(7 * 86_400_000, description="how long source topics keep a record; -1: for ever")
+    dead_letter_retention_ms: int = Field(30 * 86_400_000, description="how long dead letters are kept; -1: for ever")
     replication_factor: int = Field(1, gt=0, description="of topics that streamapp creates; 3 where there are 3 brokers")
     partitions: int = Field(4, gt=0, description="of topics that streamapp creates")
 
@@ -79,6 +103,31 @@ class Settings(BaseSettings):
 
     # the bridge
     feeds: dict[str, FeedSettings] = Field(default_factory=dict, description="feeds by name")
+    feed_connect_timeout_ms: int = Field(10_000, gt=0, description="bound on reaching a venue, TLS and handshake included")
+    feed_close_timeout_ms: int = Field(2_000, gt=0, description="bound on the venue's answer to a close frame")
+    feed_ping_ms: int = Field(20_000, ge=0, description="a ping on an open socket this often; 0: none")
+    feed_max_frame_bytes: int = Field(1 << 20, gt=0, description="a larger frame goes to the dead letters")
+    feed_backoff_initial_ms: int = Field(500, gt=0, description="upper bound of the first pause before a reconnect")
+    feed_backoff_max_ms: int = Field(30_000, gt=0, description="upper bound of any pause while the circuit is closed")
+    feed_tries_max: int = Field(0, ge=0, description="failures in a row after which a feed gives up; 0: never")
+    feed_stable_ms: int = Field(30_000, gt=0, description="a connection this old forgives the failures before it")
+    feed_circuit_failures: int = Field(8, gt=0, description="failures in a row that open the circuit")
+    feed_circuit_pause_ms: int = Field(120_000, gt=0, description="pause between probes while the circuit is open")
+    feed_heartbeat_ms: int = Field(3_000, gt=0, description="the bridge repeats each feed's state this often")
+    bridge_high_water_records: int = Field(100_000, gt=0, description="accepted records that stop reading the sockets")
+    bridge_low_water_records: int = Field(50_000, gt=0, description="reading goes on below this")
+    bridge_high_water_bytes: int = Field(64 << 20, gt=0, description="accepted bytes that stop reading the sockets")
+    bridge_low_water_bytes: int = Field(32 << 20, gt=0, description="reading goes on below this")
+    bridge_overflow: Literal["wait", "conflate"] = Field(
+        "wait", description="above the low-water mark: keep all, or let a newer quote replace one that still waits"
+    )
+    bridge_seed_records: int = Field(20_000, ge=0, description="records per partition re-read at the start, at least")
+    bridge_seed_max_records: int = Field(200_000, ge=0, description="... and at most, looking for quiet symbols")
+    bridge_seed_timeout_ms: int = Field(60_000, gt=0, description="bound on re-reading the topics at the start")
+    bridge_dedup_ids: int = Field(4_096, gt=0, description="ids remembered per key, to recognise repeats")
+    bridge_dedup_keys: int = Field(10_000, gt=0, description="keys whose ids are remembered; the longest unused goes first")
+    bridge_drain_timeout_ms: int = Field(20_000, gt=0, description="bound on sending what was accepted when stopping")
+    dead_letter_max_bytes: int = Field(64 << 10, gt=0, description="of a rejected frame, this much is kept")
 
     # operation
     log_level: Literal["debug", "info", "warning", "error"] = "info"

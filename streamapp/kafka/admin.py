@@ -1,0 +1,308 @@
+"""Questions and changes to a cluster: topics, offsets, groups.
+
+Every call runs in a thread and is bounded by `kafka_request_timeout_ms`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka import KafkaError as ClientError
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+
+from streamapp.clock import Clock, SystemClock
+from streamapp.errors import BrokerUnavailableError, KafkaError, TopicMismatchError
+from streamapp.kafka.config import confluent_config
+from streamapp.kafka.topics import TopicSpec
+from streamapp.settings import Settings
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+TopicPartitionKey = tuple[str, int]
+
+#: between two looks at whether a topic has become visible (or invisible) on every broker
+_VISIBLE_POLL_S = 0.02
+
+_UNREACHABLE = frozenset(
+    {
+        ClientError._ALL_BROKERS_DOWN,  # noqa: SLF001 - librdkafka's names for its local errors begin with an underscore
+        ClientError._TRANSPORT,  # noqa: SLF001
+        ClientError._TIMED_OUT,  # noqa: SLF001
+        ClientError._RESOLVE,  # noqa: SLF001
+    }
+)
+
+
+@dataclass(frozen=True)
+class TopicDescription:
+    """One topic as the cluster has it.
+
+    Attributes:
+        name: the topic's name.
+        topic_id: the identity that a re-created topic does not share with its predecessor.
+        partitions: how many.
+        replication: replicas of the first partition.
+        leaderless: partitions that nobody leads right now.
+        config: every topic setting, defaults included, in Kafka's names.
+    """
+
+    name: str
+    topic_id: str
+    partitions: int
+    replication: int
+    leaderless: int = 0
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+class KafkaAdmin:
+    """An asynchronous face of librdkafka's admin client.
+
+    Args:
+        settings: brokers, security, time-outs.
+        clock: bounds the waiting for topics to appear.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self._config = {**confluent_config(settings), "client.id": "streamapp-admin"}
+        self._brokers = settings.kafka_brokers
+        self._timeout_ms = settings.kafka_request_timeout_ms
+        self._clock = clock or SystemClock()
+        self._client: AdminClient | None = None
+
+    async def cluster_id(self) -> str:
+        """The cluster's identity; another cluster, or one that was formatted anew, has another."""
+        description = await self._ask(lambda client, t: client.describe_cluster(request_timeout=t))
+        return str(description.cluster_id)
+
+    async def broker_count(self) -> int:
+        """How many brokers the cluster has right now."""
+        description = await self._ask(lambda client, t: client.describe_cluster(request_timeout=t))
+        return len(description.nodes)
+
+    async def describe_topics(
+        self, names: Iterable[str], *, with_config: bool = True
+    ) -> dict[str, TopicDescription | None]:
+        """What the cluster has under these names; None where there is no such topic.
+
+        Args:
+            names: topics to look up.
+            with_config: also ask for the topics' settings, at the price of a second request.
+        """
+        wanted = list(dict.fromkeys(names))
+        if not wanted:
+            return {}
+        found = await self._ask_each(
+            lambda client, t: client.describe_topics(TopicCollection(wanted), request_timeout=t),
+            absent=ClientError.UNKNOWN_TOPIC_OR_PART,
+        )
+        present = [name for name in wanted if found[name] is not None]
+        configs = await self._topic_configs(present) if with_config and present else {}
+        described: dict[str, TopicDescription | None] = dict.fromkeys(wanted)
+        for name in present:
+            topic = found[name]
+            described[name] = TopicDescription(
+                name=name,
+                topic_id=str(topic.topic_id),
+                partitions=len(topic.partitions),
+                replication=len(topic.partitions[0].replicas) if topic.partitions else 0,
+                leaderless=sum(1 for partition in topic.partitions if partition.leader is None),
+                config=configs.get(name, {}),
+            )
+        return described
+
+    async def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+        """Create what is missing, and return once every topic is there with a leader for each partition.
+
+        Settings of an existing topic are left alone, apart from a check of what would break the application: its number
+        of partitions, and whether it is compacted.
+
+        Raises:
+            TopicMismatchError: a topic exists, but not as declared.
+            KafkaError: it could not be created, or did not become visible in time.
+        """
+        if not specs:
+            return
+        existing = await self.describe_topics([spec.name for spec in specs])
+        for spec in specs:
+            topic = existing[spec.name]
+            if topic is not None:
+                _check_topic(spec, topic)
+        missing = [spec for spec in specs if existing[spec.name] is None]
+        if missing:
+            await self._create(missing)
+        await self._until_visible({spec.name: spec for spec in specs})
+
+    async def delete_topics(self, names: Iterable[str]) -> None:
+        """Delete topics, and return once the cluster no longer knows them; absent ones are not an error."""
+        wanted = list(dict.fromkeys(names))
+        if not wanted:
+            return
+        await self._ask_each(
+            lambda client, t: client.delete_topics(wanted, request_timeout=t, operation_timeout=t),
+            absent=ClientError.UNKNOWN_TOPIC_OR_PART,
+        )
+
+        async def gone() -> bool:
+            return not any((await self.describe_topics(wanted, with_config=False)).values())
+
+        await self._until(gone, f"topics {', '.join(wanted)} to be gone")
+
+    async def end_offsets(self, tps: Iterable[TopicPartitionKey]) -> dict[TopicPartitionKey, int]:
+        """The offset that the next record of each (topic, partition) will get."""
+        return await self._list_offsets(tps, OffsetSpec.latest())
+
+    async def begin_offsets(self, tps: Iterable[TopicPartitionKey]) -> dict[TopicPartitionKey, int]:
+        """The offset of the oldest record that each (topic, partition) still has."""
+        return await self._list_offsets(tps, OffsetSpec.earliest())
+
+    async def committed(self, group: str, tps: Iterable[TopicPartitionKey]) -> dict[TopicPartitionKey, int | None]:
+        """The offset from which a group will go on in each (topic, partition); None where it never committed."""
+        wanted = [(topic, partition) for topic, partition in tps]
+        if not wanted:
+            return {}
+        request = ConsumerGroupTopicPartitions(group, [TopicPartition(*tp) for tp in wanted])
+        answers = await self._ask_each(
+            lambda client, t: client.list_consumer_group_offsets([request], request_timeout=t),
+            absent=ClientError.GROUP_ID_NOT_FOUND,
+        )
+        committed: dict[TopicPartitionKey, int | None] = dict.fromkeys(wanted)
+        if answers[group] is not None:
+            for entry in answers[group].topic_partitions:
+                committed[entry.topic, entry.partition] = entry.offset if entry.offset >= 0 else None
+        return committed
+
+    async def group_members(self, group: str) -> int:
+        """How many members a consumer group has right now; 0 where there is no such group."""
+        answers = await self._ask_each(
+            lambda client, t: client.describe_consumer_groups([group], request_timeout=t),
+            absent=ClientError.GROUP_ID_NOT_FOUND,
+        )
+        return 0 if answers[group] is None else len(answers[group].members)
+
+    # --- how it is done ----------------------------------------------------------------------------------------------
+
+    async def _create(self, specs: Sequence[TopicSpec]) -> None:
+        topics = [
+            NewTopic(
+                spec.name,
+                num_partitions=spec.partitions,
+                replication_factor=spec.replication,
+                config=spec.full_config(),
+            )
+            for spec in specs
+        ]
+        await self._ask_each(
+            # another process may have been quicker, which is as good
+            lambda client, t: client.create_topics(topics, request_timeout=t, operation_timeout=t),
+            absent=ClientError.TOPIC_ALREADY_EXISTS,
+        )
+
+    async def _until_visible(self, specs: Mapping[str, TopicSpec]) -> None:
+        async def visible() -> bool:
+            topics = await self.describe_topics(specs, with_config=False)
+            for name, topic in topics.items():
+                if topic is None or topic.leaderless:
+                    return False
+                if topic.partitions != specs[name].partitions:
+                    _check_topic(specs[name], topic)
+            return True
+
+        await self._until(visible, f"topics {', '.join(specs)} to have a leader for every partition")
+
+    async def _until(self, condition: Callable[[], Any], what: str) -> None:
+        deadline_ms = self._clock.monotonic_ms() + self._timeout_ms
+        while not await condition():
+            if self._clock.monotonic_ms() >= deadline_ms:
+                raise KafkaError(f"expected {what} within {self._timeout_ms} ms; look into the broker's log")
+            await asyncio.sleep(_VISIBLE_POLL_S)
+
+    async def _topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        answers = await self._ask_each(
+            lambda client, t: client.describe_configs(resources, request_timeout=t),
+            absent=ClientError.UNKNOWN_TOPIC_OR_PART,
+        )
+        return {
+            resource.name: {entry.name: entry.value for entry in config.values() if entry.value is not None}
+            for resource, config in answers.items()
+            if config is not None
+        }
+
+    async def _list_offsets(self, tps: Iterable[TopicPartitionKey], spec: OffsetSpec) -> dict[TopicPartitionKey, int]:
+        request = {TopicPartition(topic, partition): spec for topic, partition in tps}
+        if not request:
+            return {}
+        answers = await self._ask_each(lambda client, t: client.list_offsets(request, request_timeout=t))
+        return {(tp.topic, tp.partition): answer.offset for tp, answer in answers.items()}
+
+    async def _ask(self, request: Callable[[AdminClient, float], "Future[Any]"]) -> Any:
+        answers = await self._ask_each(lambda client, t: {"": request(client, t)})
+        return answers[""]
+
+    async def _ask_each(
+        self, request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]], absent: int | None = None
+    ) -> dict[T, Any]:
+        """Send one request in a thread and collect its answers; `absent` is the error code that means None."""
+        return await asyncio.to_thread(self._ask_each_sync, request, absent)
+
+    def _ask_each_sync(
+        self, request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]], absent: int | None
+    ) -> dict[T, Any]:
+        if self._client is None:
+            self._client = AdminClient(self._config, logger=log)
+        timeout_s = self._timeout_ms / 1000
+        answers: dict[T, Any] = {}
+        try:
+            for name, future in request(self._client, timeout_s).items():
+                try:
+                    # librdkafka keeps the time-out; the margin only guards against an answer that never comes
+                    answers[name] = future.result(timeout_s + 5)
+                except KafkaException as problem:
+                    if absent is None or problem.args[0].code() != absent:
+                        raise
+                    answers[name] = None
+        except TimeoutError:
+            raise self._unavailable("no answer at all") from None
+        except KafkaException as problem:
+            error = problem.args[0]
+            if error.code() in _UNREACHABLE:
+                raise self._unavailable(error.str()) from problem
+            raise KafkaError(f"Kafka at {self._brokers} refused: {error.str()}") from problem
+        return answers
+
+    def _unavailable(self, detail: str) -> BrokerUnavailableError:
+        return BrokerUnavailableError(
+            self._brokers,
+            f"expected Kafka to answer at {self._brokers} within {self._timeout_ms} ms, got: {detail}; "
+            "start one with `streamapp kafka`, or set STREAMAPP_KAFKA_BROKERS",
+        )
+
+
+def _check_topic(spec: TopicSpec, topic: TopicDescription) -> None:
+    if topic.partitions != spec.partitions:
+        raise TopicMismatchError(
+            spec.name,
+            f"topic {spec.name}: expected {spec.partitions} partitions, the cluster has {topic.partitions}; "
+            f"either declare {topic.partitions} (STREAMAPP_PARTITIONS for the built-in topics) "
+            "or move the records to a new topic: keys would change their partition",
+        )
+    policy = topic.config.get("cleanup.policy")
+    if policy is not None and set(policy.split(",")) != set(spec.cleanup.split(",")):
+        raise TopicMismatchError(
+            spec.name,
+            f"topic {spec.name}: expected cleanup.policy={spec.cleanup}, the cluster has {policy}; "
+            f"records would be lost or kept for ever: set it with `kafka-configs --alter --topic {spec.name} "
+            f"--add-config cleanup.policy={spec.cleanup}`",
+        )

@@ -1,0 +1,283 @@
+"""A producer that says exactly what Kafka has acknowledged.
+
+Idempotent, `acks=all`: within one producer's life a record is on its topic exactly once and in the order of sending per
+partition, whatever the network does. Acknowledgements are served by a thread of its own, so a busy event loop delays
+nobody's callback.
+"""
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError as ClientError
+from confluent_kafka import KafkaException, Message, Producer
+
+from streamapp.errors import ProduceError
+from streamapp.kafka.config import confluent_config
+from streamapp.kafka.topics import largest_record_bytes
+from streamapp.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: records handed over between two chances for the event loop to do something else (about 5 ms of work)
+_RECORDS_PER_TURN = 2_000
+#: how long the poll thread sleeps inside librdkafka when nothing arrives; it is woken by events, this bounds `stop`
+_POLL_S = 0.1
+
+Delivered = Callable[[Exception | None, int | None], None]
+
+
+class OutMessage(NamedTuple):
+    """One record to send.
+
+    Attributes:
+        topic: where to.
+        key: decides the partition (murmur2) unless `partition` is given; None spreads at random.
+        value: None is a tombstone.
+        partition: 0-based; None lets the key decide.
+        headers: in order; names may repeat.
+        timestamp_ms: milliseconds since the epoch; None is now. Topics with `LogAppendTime` ignore it.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+    timestamp_ms: int | None = None
+
+
+class _Pending:
+    """The acknowledgements that one `send_all` waits for.
+
+    Filled in by whichever thread serves librdkafka's reports, so only operations that the interpreter makes atomic are
+    used: `next` on a counter, `append`, and item assignment.
+    """
+
+    def __init__(self, expected: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.offsets = [-1] * expected
+        self.errors: list[str] = []
+        self.done = asyncio.Event()
+        self._expected = expected
+        self._settled = itertools.count(1)
+        self._loop = loop
+
+    def delivered(self, index: int, error: ClientError | None, message: Message) -> None:
+        if error is None:
+            self.offsets[index] = message.offset()
+        else:
+            self.errors.append(error.str())
+        if next(self._settled) == self._expected:
+            self._wake()
+
+    def refused(self, reason: str) -> None:
+        self.errors.append(reason)
+        if next(self._settled) == self._expected:
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self.done.set)
+        except RuntimeError:
+            # the loop has gone, and with it whoever waited
+            log.debug("an acknowledgement came after its event loop had closed")
+
+
+class DurableProducer:
+    """Sends records and reports each one's acknowledgement.
+
+    Order per partition is the order of the calls. A record counts as sent only once it is acknowledged by all in-sync
+    replicas; one that is not acknowledged within `kafka_delivery_timeout_ms` has failed.
+
+    Args:
+        settings: brokers, security, time-outs and the bounds of the client's queue.
+        client_id: shown in the broker's logs and metrics.
+        linger_ms: how long a record may wait for company; longer means larger batches.
+    """
+
+    def __init__(self, settings: Settings, *, client_id: str, linger_ms: float = 5.0) -> None:
+        self._delivery_timeout_s = settings.kafka_delivery_timeout_ms / 1000
+        self._request_timeout_s = settings.kafka_request_timeout_ms / 1000
+        self._config: dict[str, Any] = {
+            **confluent_config(settings),
+            "client.id": client_id,
+            "enable.idempotence": True,
+            "acks": "all",
+            "compression.type": "lz4",
+            # the choice of the Java clients; librdkafka's own default (CRC32) would put keys elsewhere
+            "partitioner": "murmur2_random",
+            "linger.ms": linger_ms,
+            "delivery.timeout.ms": settings.kafka_delivery_timeout_ms,
+            "request.timeout.ms": settings.kafka_request_timeout_ms,
+            "queue.buffering.max.messages": settings.kafka_queue_max_records,
+            "queue.buffering.max.kbytes": settings.kafka_queue_max_bytes >> 10,
+            "message.max.bytes": largest_record_bytes(settings),
+            "batch.size": 1 << 20,
+            "batch.num.messages": 10_000,
+        }
+        self._producer: Producer | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    async def start(self) -> None:
+        """Create the client and its poll thread. Connecting happens in the background, so a broker may still be down.
+
+        Raises:
+            RuntimeError: already started.
+        """
+        if self._producer is not None:
+            raise RuntimeError("this producer is already started")
+        self._stopping.clear()
+        self._producer = Producer(self._config, logger=log)
+        self._thread = threading.Thread(
+            target=self._poll, args=(self._producer,), name=f"{self._config['client.id']}-poll", daemon=True
+        )
+        self._thread.start()
+
+    async def stop(self, timeout_s: float | None = None) -> None:
+        """Wait until everything is acknowledged, then let go of the client. A second call does nothing.
+
+        Args:
+            timeout_s: how long to wait; default: the delivery time-out.
+
+        Raises:
+            ProduceError: records were still unacknowledged after that; they were discarded.
+        """
+        producer, thread = self._producer, self._thread
+        if producer is None or thread is None:
+            return
+        self._producer = self._thread = None
+        left = 0
+        try:
+            left = await asyncio.to_thread(producer.flush, self._delivery_timeout_s if timeout_s is None else timeout_s)
+            if left:
+                producer.purge()
+                await asyncio.to_thread(producer.flush, self._request_timeout_s)
+        finally:
+            self._stopping.set()
+            await asyncio.to_thread(thread.join, 10 * _POLL_S)
+        if left:
+            raise ProduceError(
+                "*",
+                left,
+                f"expected every record to be acknowledged before stopping, {left} were not and are discarded; "
+                "check that the brokers are reachable",
+            )
+
+    @property
+    def pending(self) -> int:
+        """Records (and undelivered reports) that the client still holds."""
+        return len(self._producer) if self._producer is not None else 0
+
+    async def send_all(self, messages: Sequence[OutMessage]) -> list[int]:
+        """Send records and wait until every one is acknowledged.
+
+        A full client queue is waited for, not an error. Cancelling stops the waiting; what was handed over before may
+        still reach its topic.
+
+        Returns:
+            The offset of each record, in the order of `messages`.
+
+        Raises:
+            ProduceError: at least one was not acknowledged; the others may be on their topics all the same.
+        """
+        if not messages:
+            return []
+        producer = self._running()
+        pending = _Pending(len(messages), asyncio.get_running_loop())
+        # librdkafka fails each record by itself when its time has passed; the margin lets those reports arrive first
+        limit_s = self._delivery_timeout_s + self._request_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._hand_over(producer, messages, pending)
+                await pending.done.wait()
+        except TimeoutError:
+            raise ProduceError(
+                messages[0].topic,
+                pending.offsets.count(-1),
+                f"expected {len(messages)} acknowledgements within {limit_s:.1f} s, "
+                f"{pending.offsets.count(-1)} are missing; check that the brokers are reachable",
+            ) from None
+        if pending.errors:
+            raise ProduceError(
+                messages[0].topic,
+                len(pending.errors),
+                f"expected {len(messages)} acknowledgements, {len(pending.errors)} records failed, "
+                f"the first with: {pending.errors[0]}; nothing that depends on them may be committed",
+            )
+        return pending.offsets
+
+    def try_produce(self, message: OutMessage, on_delivery: Delivered) -> bool:
+        """Hand one record over without waiting.
+
+        Args:
+            message: the record.
+            on_delivery: called once, in the poll thread, with (None, offset) or (error, None); keep it short.
+
+        Returns:
+            False when the client's queue is full: nothing was taken, try again later.
+
+        Raises:
+            ProduceError: the client can never send it (too large, unknown partition, fatal client state).
+        """
+
+        def report(error: ClientError | None, acknowledged: Message) -> None:
+            if error is None:
+                on_delivery(None, acknowledged.offset())
+            else:
+                on_delivery(ProduceError(message.topic, 1, f"not acknowledged: {error.str()}"), None)
+
+        return self._produce(self._running(), message, report)
+
+    async def _hand_over(self, producer: Producer, messages: Sequence[OutMessage], pending: _Pending) -> None:
+        for index, message in enumerate(messages):
+
+            def report(error: ClientError | None, acknowledged: Message, index: int = index) -> None:
+                pending.delivered(index, error, acknowledged)
+
+            try:
+                # a full queue drains without any announcement that could be awaited
+                while not self._produce(producer, message, report):  # noqa: ASYNC110
+                    await asyncio.sleep(0.002)
+            except ProduceError as problem:
+                pending.refused(str(problem))
+            if index % _RECORDS_PER_TURN == _RECORDS_PER_TURN - 1:
+                await asyncio.sleep(0)
+
+    @staticmethod
+    def _produce(
+        producer: Producer, message: OutMessage, report: Callable[[ClientError | None, Message], None]
+    ) -> bool:
+        topic, key, value, partition, headers, timestamp_ms = message
+        try:
+            producer.produce(
+                topic,
+                value,
+                key,
+                -1 if partition is None else partition,
+                report,
+                None,
+                timestamp_ms or 0,
+                list(headers) if headers else None,
+            )
+        except BufferError:
+            return False
+        except KafkaException as problem:
+            raise ProduceError(topic, 1, f"cannot send to {topic}: {problem.args[0].str()}") from problem
+        return True
+
+    def _running(self) -> Producer:
+        if self._producer is None:
+            raise RuntimeError("this producer is not running; call start() first")
+        return self._producer
+
+    def _poll(self, producer: Producer) -> None:
+        while not self._stopping.is_set():
+            try:
+                producer.poll(_POLL_S)
+            except Exception:
+                # a caller's callback raised; losing this thread would silence every later acknowledgement
+                log.exception("a delivery callback failed")
