@@ -1,0 +1,1 @@
+"""Windows and mergeable aggregates: pure functions of event time, without I/O."""

@@ -1,0 +1,162 @@
+"""What an aggregate is: a flat state, one record added at a time or many by column, partial states that merge.
+
+An `Aggregate` holds parameters only; every state is a plain list, so that it can be packed, logged and compared as it
+is. The two lanes meet in that list: `add` changes it record by record, `expressions` builds the same slots for a frame.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import polars as pl
+
+from streamapp.errors import ConfigurationError
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+JsonType = Literal["number", "integer", "string", "boolean", "object", "array", "any"]
+State: TypeAlias = list[Any]
+Order: TypeAlias = tuple[int, int, int]
+"""Event time in ms, the sequence or -1, the offset on the source topic; unique within a key, compared in turn."""
+
+TIME, SEQUENCE, OFFSET, WINDOW = "__time", "__sequence", "__offset", "__window"
+"""Columns that the frames of the vectorised lane carry beside the inputs; a null sequence is -1."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputField:
+    """One field of an aggregate's result, as the table's schema describes it.
+
+    Attributes:
+        name: its key in the result.
+        type: its JSON type.
+        unit: what it is measured in (`ms`, `price`, `1/s`), or empty for a pure number or text.
+        nullable: whether the result may hold null there.
+        description: one line for people.
+    """
+
+    name: str
+    type: JsonType = "number"
+    unit: str = ""
+    nullable: bool = True
+    description: str = ""
+
+
+class Aggregate(ABC):
+    """A summary of the records of one key (and window) that is built up piece by piece.
+
+    Laws that every aggregate keeps, and that the property tests check:
+
+    * `merge` is associative and commutative and `initial()` is its identity, so partials may be merged in any grouping;
+      an aggregate with `ordered` true has no `merge` and must be given its records one by one, in order of offset.
+    * a row of `expressions` equals the state that `add` reaches over the same records (floating sums to 1e-9).
+    * `add` either takes a record wholly or raises before it has changed anything, a user's own functions apart.
+
+    Input values are finite numbers, text or None; a record whose input is None is skipped unless said otherwise.
+
+    Attributes:
+        slots: the length of every state; slots hold numbers, text, bytes, None or lists of these, all msgpack-able.
+        fields: what `result` returns, in order.
+        ordered: whether the order of `add` calls matters and `merge` does not exist.
+    """
+
+    slots: int
+    fields: tuple[OutputField, ...]
+    ordered: bool = False
+    kind: ClassVar[str] = ""
+
+    @abstractmethod
+    def inputs(self, source: int) -> tuple[str, ...]:
+        """The record attributes that are read from source number `source`."""
+
+    def required(self, source: int) -> tuple[str, ...]:
+        """Those of `inputs` that must hold no null in a frame for `expressions` to be right.
+
+        A batch with a null in one of them goes through `add`, which skips such a record (see `lane.aggregate_frame`).
+        """
+        return self.inputs(source)
+
+    @abstractmethod
+    def initial(self) -> State:
+        """A fresh state: what no record at all amounts to."""
+
+    @abstractmethod
+    def add(self, state: State, record: object, order: Order, source: int = 0) -> None:
+        """Count one record in, in place.
+
+        Args:
+            state: of `slots` values; changed.
+            record: anything with the attributes that `inputs(source)` names.
+            order: the record's place among those of its key, see `Order`.
+            source: which of the table's source topics it came from.
+        """
+
+    @abstractmethod
+    def merge(self, into: State, other: State) -> None:
+        """Count another partial in, in place; `other` is not changed and shares nothing with `into` afterwards."""
+
+    @abstractmethod
+    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
+        """The fields that a reader sees; JSON-safe, so a number that is not finite is None.
+
+        Args:
+            state: not changed.
+            window: start and end in ms, or None for a table without windows.
+        """
+
+    def expressions(self, source: int = 0) -> list[pl.Expr] | None:
+        """One polars aggregation per slot, named `__slot0`, `__slot1`, ..., or None where only the record lane exists.
+
+        They are meant for `frame.group_by(key, "__window").agg(...)`, where the frame holds `inputs(source)` and
+        `__time`, `__sequence` (null as -1), `__offset`, sorted by these three, and no null in `required(source)`.
+        """
+        columns = self._columns(source)
+        if columns is None:
+            return None
+        return [column.alias(f"__slot{index}") for index, column in enumerate(columns)]
+
+    def _columns(self, source: int) -> list[pl.Expr] | None:
+        """The expressions without their names; overridden where the vectorised lane exists."""
+        return None
+
+    def compact(self, state: State) -> None:  # noqa: B027 - most aggregates have nothing to do here
+        """Bring a state that came from `expressions` to its bounded form, in place; only sketches need it."""
+
+    def visible(self, state: State) -> bool:
+        """Whether readers see this key at all; False hides a key that holds working state but no value yet."""
+        return True
+
+    def parameters(self) -> Sequence[object]:
+        """What, beside `kind`, tells this definition from another; each with a stable `repr`."""
+        return ()
+
+    def fingerprint(self) -> str:
+        """Stable text of kind and parameters: stored state of another fingerprint cannot be continued."""
+        return f"{self.kind or type(self).__name__.lower()}({', '.join(map(repr, self.parameters()))})"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.parameters()))})"
+
+
+def attribute_name(owner: str, parameter: str, value: object) -> str:
+    """`value`, checked to be usable as a record's attribute and a frame's column.
+
+    Raises:
+        ConfigurationError: it is not a plain identifier, or collides with the lane's own columns.
+    """
+    if not isinstance(value, str) or not value.isidentifier() or value.startswith("__"):
+        raise ConfigurationError(
+            f"{owner}: {parameter} must name an attribute of the record, such as 'price'; got {value!r}"
+        )
+    return value
+
+
+def finite(value: float | None) -> float | None:
+    """`value`, or None where JSON has no form for it."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def ratio(numerator: float, denominator: float) -> float | None:
+    """The quotient, or None where it is not defined or not finite."""
+    return finite(numerator / denominator) if denominator else None

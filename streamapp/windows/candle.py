@@ -1,0 +1,172 @@
+"""OHLC candles with volume, VWAP and the taker's side, as one mergeable aggregate."""
+
+from collections.abc import Sequence
+from operator import attrgetter
+
+import polars as pl
+
+from streamapp.windows.aggregate import (
+    OFFSET,
+    SEQUENCE,
+    TIME,
+    Aggregate,
+    Json,
+    Order,
+    OutputField,
+    State,
+    attribute_name,
+    finite,
+    ratio,
+)
+
+COUNT, OPEN, HIGH, LOW, CLOSE, VOLUME, NOTIONAL, BUY, SELL = range(9)
+FIRST_TIME, FIRST_SEQUENCE, FIRST_OFFSET, LAST_TIME, LAST_SEQUENCE, LAST_OFFSET = range(9, 15)
+
+
+class Candle(Aggregate):
+    """Open, high, low, close, volume, VWAP, count and the volumes by the taker's side of the trades in a window.
+
+    Open and close follow event time, then sequence, then arrival, so partials may be merged in any order. VWAP is
+    sum(price * size) / sum(size), null while the volume is 0. A record without a price or a size is skipped; one
+    without a side counts in `volume` only.
+
+    Args:
+        price: the attribute that holds the price.
+        size: the attribute that holds the traded amount.
+        side: the attribute that holds `buy` or `sell`, or None where the records have no such thing.
+    """
+
+    kind = "candle"
+    slots = 15
+    fields = (
+        OutputField("open", unit="price", description="price of the first trade by event time"),
+        OutputField("high", unit="price", description="highest price"),
+        OutputField("low", unit="price", description="lowest price"),
+        OutputField("close", unit="price", description="price of the last trade by event time"),
+        OutputField("volume", unit="size", nullable=False, description="sum of the sizes"),
+        OutputField("vwap", unit="price", description="volume-weighted average price; null while the volume is 0"),
+        OutputField("count", "integer", nullable=False, description="number of trades"),
+        OutputField("buy_volume", unit="size", nullable=False, description="volume whose taker bought"),
+        OutputField("sell_volume", unit="size", nullable=False, description="volume whose taker sold"),
+        OutputField("first_time", "integer", "ms", description="event time of the first trade"),
+        OutputField("last_time", "integer", "ms", description="event time of the last trade"),
+    )
+
+    def __init__(self, price: str = "price", size: str = "size", side: str | None = "side") -> None:
+        self.price = attribute_name("Candle", "price", price)
+        self.size = attribute_name("Candle", "size", size)
+        self.side = side if side is None else attribute_name("Candle", "side", side)
+        # A missing side reads the size in its place: a number equals neither word, so the hot path needs no branch.
+        self._read = attrgetter(self.price, self.size, self.side or self.size)
+
+    def inputs(self, source: int) -> tuple[str, ...]:
+        """Price, size and, where there is one, side."""
+        return (self.price, self.size) if self.side is None else (self.price, self.size, self.side)
+
+    def required(self, source: int) -> tuple[str, ...]:
+        """Price and size."""
+        return (self.price, self.size)
+
+    def initial(self) -> State:
+        """No trade: count and sums 0, all else unknown."""
+        return [0, None, None, None, None, 0.0, 0.0, 0.0, 0.0, None, -1, -1, None, -1, -1]
+
+    def add(self, state: State, record: object, order: Order, source: int = 0) -> None:
+        """Count one trade in."""
+        price, size, side = self._read(record)
+        if price is None or size is None:
+            return
+        notional = price * size
+        time = order[0]
+        count = state[COUNT]
+        if count:
+            if price > state[HIGH]:
+                state[HIGH] = price
+            elif price < state[LOW]:
+                state[LOW] = price
+            last = state[LAST_TIME]
+            if time > last or (time == last and order[1:] > (state[LAST_SEQUENCE], state[LAST_OFFSET])):
+                state[CLOSE] = price
+                _, state[LAST_SEQUENCE], state[LAST_OFFSET] = order
+                state[LAST_TIME] = time
+            # Not an `elif`: of two trades the later one to arrive may be the first by event time.
+            first = state[FIRST_TIME]
+            if time < first or (time == first and order[1:] < (state[FIRST_SEQUENCE], state[FIRST_OFFSET])):
+                state[OPEN] = price
+                _, state[FIRST_SEQUENCE], state[FIRST_OFFSET] = order
+                state[FIRST_TIME] = time
+        else:
+            state[OPEN] = state[HIGH] = state[LOW] = state[CLOSE] = price
+            state[FIRST_TIME:] = order + order
+        state[COUNT] = count + 1
+        state[VOLUME] += size
+        state[NOTIONAL] += notional
+        if side == "buy":
+            state[BUY] += size
+        elif side == "sell":
+            state[SELL] += size
+
+    def merge(self, into: State, other: State) -> None:
+        """Count another candle in."""
+        if not other[COUNT]:
+            return
+        if not into[COUNT]:
+            into[:] = other
+            return
+        if other[HIGH] > into[HIGH]:
+            into[HIGH] = other[HIGH]
+        if other[LOW] < into[LOW]:
+            into[LOW] = other[LOW]
+        if other[LAST_TIME:] > into[LAST_TIME:]:
+            into[CLOSE] = other[CLOSE]
+            into[LAST_TIME:] = other[LAST_TIME:]
+        if other[FIRST_TIME:LAST_TIME] < into[FIRST_TIME:LAST_TIME]:
+            into[OPEN] = other[OPEN]
+            into[FIRST_TIME:LAST_TIME] = other[FIRST_TIME:LAST_TIME]
+        into[COUNT] += other[COUNT]
+        into[VOLUME] += other[VOLUME]
+        into[NOTIONAL] += other[NOTIONAL]
+        into[BUY] += other[BUY]
+        into[SELL] += other[SELL]
+
+    def _columns(self, source: int) -> list[pl.Expr]:
+        price, size = pl.col(self.price), pl.col(self.size)
+        if self.side is None:
+            bought = sold = pl.lit(0.0)
+        else:
+            side = pl.col(self.side)
+            bought = pl.when(side == "buy").then(size).otherwise(0.0).sum()
+            sold = pl.when(side == "sell").then(size).otherwise(0.0).sum()
+        return [
+            pl.len(),
+            price.first(),
+            price.max(),
+            price.min(),
+            price.last(),
+            size.sum(),
+            (price * size).sum(),
+            bought,
+            sold,
+            *(pl.col(name).first() for name in (TIME, SEQUENCE, OFFSET)),
+            *(pl.col(name).last() for name in (TIME, SEQUENCE, OFFSET)),
+        ]
+
+    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
+        """The candle's fields; prices and times are null while there is no trade."""
+        return {
+            "open": state[OPEN],
+            "high": state[HIGH],
+            "low": state[LOW],
+            "close": state[CLOSE],
+            "volume": finite(state[VOLUME]),
+            "vwap": ratio(state[NOTIONAL], state[VOLUME]),
+            "count": state[COUNT],
+            "buy_volume": finite(state[BUY]),
+            "sell_volume": finite(state[SELL]),
+            "first_time": state[FIRST_TIME],
+            "last_time": state[LAST_TIME],
+        }
+
+    def parameters(self) -> Sequence[object]:
+        """The names of the three attributes."""
+        return (self.price, self.size, self.side)
