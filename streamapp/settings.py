@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     sse_heartbeat_ms: int = Field(5_000, gt=0, description="a comment on a quiet event stream after this")
     sse_queue_max: int = Field(1_000, gt=0, description="keys pending per subscriber; the newest value per key wins")
     sse_subscribers_max: int = Field(2_000, gt=0, description="open event streams per worker")
+    sse_write_timeout_ms: int = Field(10_000, gt=0, description="a subscriber that takes nothing for this long is dropped")
+    http_idle_timeout_ms: int = Field(60_000, gt=0, description="a connection without a whole request for this long is closed")
+    url_max_bytes: int = Field(6_000, gt=0, description="longest path and query of a request")
+    login_failures_max: int = Field(10, gt=0, description="failed logins of one address before it has to wait")
+    login_window_ms: int = Field(60_000, gt=0, description="how long failed logins are remembered")
+    web_allowed_hosts: str = Field("", description="Host names to accept beside loopback's own, comma separated")
     feed_timeout_ms: int = Field(15_000, gt=0, description="a feed without a heartbeat for this long is disconnected")
 
     # the built-in application

@@ -5,10 +5,17 @@ Views know this module and `Queries` alone; they never touch a table.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 JsonValue = Any  # what `json.dumps` takes: the fields of a value depend on the table
+
+#: On a read that another worker forwarded (value `1`): answer it here or refuse, never forward it again.
+HOP_HEADER = "Streamapp-Hop"
+
+#: The token of whoever asks, so that a forwarded read is made with the asker's own rights. Never log it.
+caller_token: ContextVar[str | None] = ContextVar("caller_token", default=None)
 
 
 @dataclass(frozen=True, slots=True)
