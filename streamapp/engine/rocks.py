@@ -1,0 +1,134 @@
+"""The store on disk: one RocksDB per partition of a table.
+
+Written only after the changelog has acknowledged, so losing it loses nothing. Writes are not synced to the disk one by
+one: after a crash of the process nothing is missing, after a crash of the machine the last writes may be, as a whole
+batch each, and the changelog brings them back.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+)
+
+from streamapp.errors import StateError
+from streamapp.state.store import WriteSet
+
+_MEBIBYTE = 1 << 20
+
+
+class RocksFactory:
+    """Opens stores that share one block cache, so that memory does not grow with the number of partitions.
+
+    Args:
+        directory: where the stores are, one folder per table and partition.
+        block_cache_bytes: for all of them together.
+    """
+
+    def __init__(self, directory: Path, *, block_cache_bytes: int = 64 * _MEBIBYTE) -> None:
+        self.directory = directory
+        self._cache = Cache(block_cache_bytes)
+
+    def path(self, table: str, partition: int) -> Path:
+        """The folder of one store."""
+        return self.directory / table / str(partition)
+
+    def open(self, table: str, partition: int) -> "RocksStore":
+        """Open or create a store.
+
+        Raises:
+            StateError: the disk is full, the folder is locked by another process, or the files are damaged.
+        """
+        return RocksStore(table, partition, self.path(table, partition), self._options())
+
+    def remove(self, table: str, partition: int) -> None:
+        """Delete a closed store."""
+        shutil.rmtree(self.path(table, partition), ignore_errors=True)
+
+    def _options(self) -> Options:
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_write_buffer_size(8 * _MEBIBYTE)
+        options.set_max_write_buffer_number(3)
+        options.set_max_background_jobs(2)
+        options.set_compression_type(DBCompressionType.lz4())
+        options.set_keep_log_file_num(2)
+        options.set_max_total_wal_size(32 * _MEBIBYTE)
+        options.set_max_open_files(64)
+        blocks = BlockBasedOptions()
+        blocks.set_block_cache(self._cache)
+        blocks.set_bloom_filter(10, False)  # most look-ups of a new window find nothing
+        options.set_block_based_table_factory(blocks)
+        return options
+
+
+class RocksStore:
+    """A `StateStore` over RocksDB."""
+
+    def __init__(self, table: str, partition: int, path: Path, options: Options) -> None:
+        self._table, self._partition, self._path = table, partition, path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = Rdict(str(path), options)
+        except Exception as problem:  # rocksdict raises bare Exception
+            raise StateError(
+                table, partition, f"table {table}, partition {partition}: cannot open the local state at {path}: {problem}"
+            ) from problem
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        found: bytes | None = self._db.get(key)
+        return found
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with start <= key < end, in order of key; a snapshot of the moment of the first step."""
+        bounds = ReadOptions()
+        bounds.set_iterate_lower_bound(start)
+        bounds.set_iterate_upper_bound(end)
+        cursor = self._db.iter(bounds)
+        if reverse:
+            cursor.seek_to_last()
+        else:
+            cursor.seek_to_first()
+        while cursor.valid():
+            yield cursor.key(), cursor.value()
+            if reverse:
+                cursor.prev()
+            else:
+                cursor.next()
+
+    def write(self, changes: WriteSet) -> None:
+        """Apply all changes in one atomic batch."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in changes.puts:
+            batch.put(key, value)
+        for key in changes.deletes:
+            batch.delete(key)
+        try:
+            self._db.write(batch)
+        except Exception as problem:  # rocksdict raises bare Exception
+            raise StateError(
+                self._table,
+                self._partition,
+                f"table {self._table}, partition {self._partition}: cannot write to {self._path}: {problem}; "
+                "free some disk space, or move STREAMAPP_DATA_DIR, and start the worker again: nothing was committed",
+            ) from problem
+
+    def size_bytes(self) -> int:
+        """Bytes in the sorted files and in memory, as RocksDB estimates them."""
+        total = 0
+        for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"):
+            total += int(self._db.property_int_value(name) or 0)
+        return total
+
+    def close(self) -> None:
+        """Flush and release the folder's lock."""
+        self._db.close()

@@ -1,0 +1,85 @@
+"""What goes into a partition's state, and what comes out of it beside the values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamapp.state.entry import Checkpoint
+from streamapp.state.store import WriteSet
+
+
+@dataclass(slots=True)
+class Batch:
+    """Decoded records of one origin, in ascending order of offset; all sequences have the same length.
+
+    Attributes:
+        source: index of the source in the table's definition.
+        origin: index of the offsets' origin; the same as `source` unless the table is re-keyed.
+        end: the last offset that this batch accounts for, records that went to the dead letters included.
+        offsets, keys, records, times, sequences: per record; times are event time in ms, sequences -1 where unknown.
+    """
+
+    source: int
+    origin: int
+    end: int
+    offsets: Sequence[int]
+    keys: Sequence[str]
+    records: Sequence[Any]
+    times: Sequence[int]
+    sequences: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class LateRecord:
+    """A record that at least one window was already closed for; it changed nothing there.
+
+    Attributes:
+        missed: the starts of those windows, milliseconds; for sessions the event's own time.
+        watermark: the stream time that judged it.
+    """
+
+    key: str
+    source: int
+    origin: int
+    offset: int
+    event_time: int
+    watermark: int
+    missed: Sequence[int]
+    record: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FinalWindow:
+    """A closed window with the value it will keep."""
+
+    key: str
+    start: int
+    end: int
+    value: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class FlushPlan:
+    """Everything that one checkpoint writes, in the order in which it must become durable.
+
+    `values`, then `tombstones`, then `finals` and `late`, then `checkpoint`, and after all are acknowledged `changes` with
+    the changelog's offset into the store.
+    """
+
+    values: list[tuple[bytes, bytes]]
+    tombstones: list[bytes]
+    finals: list[FinalWindow]
+    late: list[LateRecord]
+    checkpoint: Checkpoint
+    changes: WriteSet
+    expired: int = 0
+    evictable: list[tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Applied:
+    """What became of a batch."""
+
+    merged: int = 0
+    late: int = 0
+    repeated: int = 0

@@ -1,0 +1,128 @@
+"""One window's state, and how it, its key and the checkpoint are written down.
+
+The changelog and the store hold the same bytes, so restoring copies them without looking inside.
+
+Keys::
+
+    d <key> 00 <start, 8 bytes>    a value           (start is 0 for tables without windows)
+    t <start, 8 bytes> <key>       the same windows in order of time; in the store only, derived
+    c                              the checkpoint
+
+Starts are big-endian, so that a range of one key is in order of time.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+DATA, TIME, CHECKPOINT_KEY = b"d", b"t", b"c"
+_START = struct.Struct(">Q")
+_pack_start, _unpack_start = _START.pack, _START.unpack
+_encode = msgspec.msgpack.Encoder().encode
+_TAIL = _START.size + 1
+
+
+class Entry:
+    """The state of one (key, window).
+
+    Attributes:
+        offsets: per origin, the highest offset whose record is merged in; -1 where none is. An origin is a source topic,
+            or, for a re-keyed table, a partition of the source.
+        newest: the greatest event time merged in, milliseconds.
+        state: the aggregate's slots.
+    """
+
+    __slots__ = ("newest", "offsets", "state")
+
+    def __init__(self, offsets: list[int], newest: int, state: list[object]) -> None:
+        self.offsets = offsets
+        self.newest = newest
+        self.state = state
+
+    def encode(self) -> bytes:
+        """The bytes for changelog and store."""
+        return _encode((self.offsets, self.newest, self.state))
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "Entry":
+        """The reverse of `encode`."""
+        return cls(*_decode_entry(raw))
+
+
+_decode_entry = msgspec.msgpack.Decoder(tuple[list[int], int, list[object]]).decode
+_decode_offsets = msgspec.msgpack.Decoder(tuple[list[int], msgspec.Raw, msgspec.Raw]).decode
+
+
+def entry_offsets(raw: bytes) -> list[int]:
+    """Only the offsets of an encoded entry; cheaper than decoding it."""
+    return _decode_offsets(raw)[0]
+
+
+def data_key(key: str, start: int) -> bytes:
+    """The key of a value."""
+    return b"d" + key.encode() + b"\x00" + _pack_start(start)
+
+
+def split_data_key(raw: bytes) -> tuple[str, int]:
+    """The reverse of `data_key`."""
+    return raw[1:-_TAIL].decode(), _unpack_start(raw[-_TAIL + 1 :])[0]
+
+
+def time_key(key: str, start: int) -> bytes:
+    """The key of the index in order of time."""
+    return b"t" + _pack_start(start) + key.encode()
+
+
+def time_key_of(raw_data_key: bytes) -> bytes:
+    """The index key that belongs to a value's key."""
+    return b"t" + raw_data_key[-_TAIL + 1 :] + raw_data_key[1:-_TAIL]
+
+
+def split_time_key(raw: bytes) -> tuple[str, int]:
+    """The reverse of `time_key`."""
+    return raw[1 + _START.size :].decode(), _unpack_start(raw[1 : 1 + _START.size])[0]
+
+
+def time_bound(start: int) -> bytes:
+    """The smallest index key of all windows that begin at `start` or later."""
+    return b"t" + _pack_start(max(start, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a partition of a table has durably counted, written after the values that it speaks of.
+
+    Attributes:
+        offsets: per origin, the last offset whose record is in the values (or late, or a dead letter); -1: none.
+        stream_times: per origin, the greatest event time seen; -1: none.
+        closed: windows are closed when they end, grace included, at or before this stream time; their final records are
+            out. -1: none.
+        fingerprint: the table's definition.
+        cluster_id: the Kafka cluster that the offsets belong to.
+        topic_ids: per source topic, its id.
+        committed: per source topic, the consumer group's position when this was written; -1: unknown.
+        epoch: the owner's; reserved.
+    """
+
+    offsets: Sequence[int]
+    stream_times: Sequence[int]
+    closed: int
+    fingerprint: str
+    cluster_id: str
+    topic_ids: Sequence[str]
+    committed: Sequence[int]
+    epoch: int = 0
+
+    def encode(self) -> bytes:
+        """The bytes for changelog and store."""
+        return _encode(self)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "Checkpoint":
+        """The reverse of `encode`."""
+        return _decode_checkpoint(raw)
+
+
+_decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode

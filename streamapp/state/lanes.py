@@ -1,0 +1,149 @@
+"""The two lanes by which a batch is merged into windows that are fixed in time, or into a table without windows.
+
+The *record lane* takes one record after the other and can do everything. The *column lane* groups a whole batch by key
+and pane with polars and merges one partial per group; it is used where no record of the batch can be a repeat. A pane is
+the longest span that lies wholly in or wholly out of every window.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from streamapp.state.batch import Applied, Batch, LateRecord
+from streamapp.windows.sessions import Session
+
+if TYPE_CHECKING:
+    from streamapp.state.partition import PartitionState
+
+_OWN_COLUMNS = (pl.col("__time").max().alias("__newest"), pl.col("__offset").max().alias("__last"))
+
+
+def merge_records(
+    state: "PartitionState",
+    batch: Batch,
+    positions: Sequence[int],
+    outcome: Applied,
+    watermarks: Sequence[int] | None = None,
+) -> None:
+    """Merge the records at these positions, one by one, in order of offset.
+
+    Args:
+        state: where to.
+        batch: the whole batch.
+        positions: indexes into it, ascending.
+        outcome: counts are added here.
+        watermarks: per record of the batch the watermark that judges it, where the caller has worked it out already;
+            else stream time is advanced record by record.
+    """
+    window = state.window
+    assert not isinstance(window, Session)
+    aggregate, source, origin = state.aggregate, batch.source, batch.origin
+    add, entry_of, touch = aggregate.add, state.entry, state.touch
+    offsets, keys, records, times, sequences = batch.offsets, batch.keys, batch.records, batch.times, batch.sequences
+    stream_times, horizon = state.stream_times, state.horizon[origin]
+    span = window.size_ms + window.grace_ms if window is not None else 0
+    no_window = (0,)
+    for position in positions:
+        time, offset, key = times[position], offsets[position], keys[position]
+        if watermarks is None:
+            if time > stream_times[origin]:
+                stream_times[origin] = time
+            watermark = min(stream_times)
+        else:
+            watermark = watermarks[position]
+        missed: list[int] | None = None
+        merged = False
+        order = (time, sequences[position], offset)
+        for start in no_window if window is None else window.starts_for(time):
+            if window is not None and start + span <= watermark:
+                missed = [start] if missed is None else [*missed, start]
+                continue
+            entry = entry_of(key, start)
+            if offset <= horizon and entry.offsets[origin] >= offset:
+                continue  # replayed, and this value had it already
+            add(entry.state, records[position], order, source)
+            entry.offsets[origin] = offset
+            if time > entry.newest:
+                entry.newest = time
+            touch(key, start, entry)
+            merged = True
+        if missed is not None:
+            outcome.late += 1
+            state.late.append(
+                LateRecord(key, source, origin, offset, time, watermark, tuple(missed), records[position])
+            )
+        elif merged:
+            outcome.merged += 1
+        else:
+            outcome.repeated += 1
+
+
+def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Applied) -> bool:
+    """Merge the records from position `first` on by columns; False where the aggregate has no such lane.
+
+    Records that one of their windows is closed for go through the record lane, with the watermark of their own moment.
+    """
+    aggregate, window, source, origin = state.aggregate, state.window, batch.source, batch.origin
+    assert not isinstance(window, Session)
+    expressions = aggregate.expressions(source)
+    if expressions is None:
+        return False
+    records, keys, offsets, sequences = batch.records, batch.keys, batch.offsets, batch.sequences
+    if first:
+        records, keys, offsets, sequences = records[first:], keys[first:], offsets[first:], sequences[first:]
+    inputs = {name: [getattr(record, name) for record in records] for name in aggregate.inputs(source)}
+    if any(None in inputs[name] for name in aggregate.required(source)):
+        return False
+    times = np.array(batch.times[first:], dtype=np.int64)
+    running = np.maximum.accumulate(np.maximum(times, state.stream_times[origin]))
+    others = [time for index, time in enumerate(state.stream_times) if index != origin]
+    watermarks = np.minimum(running, min(others)) if others else running
+    state.stream_times[origin] = int(running[-1])
+
+    suspects: Sequence[int] = ()
+    panes = np.zeros_like(times)
+    if window is not None:
+        panes = times - times % window.pane_ms
+        # the oldest window that can hold the pane; a little too old where the step does not divide the size
+        closed = panes + (window.pane_ms + window.grace_ms) <= watermarks
+        if closed.any():
+            suspects = np.nonzero(closed)[0].tolist()
+
+    columns: dict[str, object] = dict(inputs)
+    columns["__key"], columns["__pane"], columns["__time"] = keys, panes, times
+    columns["__sequence"], columns["__offset"] = sequences, offsets
+    frame = pl.DataFrame(columns, strict=True)
+    if suspects:
+        frame = frame.filter(pl.Series(~closed))
+    if not _in_order(times, sequences):
+        frame = frame.sort("__time", "__sequence", "__offset")
+    grouped = frame.group_by("__key", "__pane").agg(*expressions, *_OWN_COLUMNS)
+
+    merge, entry_of, touch = aggregate.merge, state.entry, state.touch
+    for row in grouped.rows():
+        key, pane, newest, last = row[0], row[1], row[-2], row[-1]
+        partial = list(row[2:-2])
+        aggregate.compact(partial)
+        for start in (0,) if window is None else window.starts_for(pane):
+            entry = entry_of(key, start)
+            merge(entry.state, partial)
+            if last > entry.offsets[origin]:
+                entry.offsets[origin] = last
+            if newest > entry.newest:
+                entry.newest = newest
+            touch(key, start, entry)
+    outcome.merged += len(records) - len(suspects)
+    if suspects:
+        judged = [0] * first + watermarks.tolist()
+        merge_records(state, batch, [first + position for position in suspects], outcome, judged)
+    return True
+
+
+def _in_order(times: np.ndarray, sequences: Sequence[int]) -> bool:
+    steps = np.diff(times)
+    if (steps < 0).any():
+        return False
+    ties = steps == 0
+    return not (ties.any() and (np.diff(np.array(sequences, dtype=np.int64))[ties] < 0).any())

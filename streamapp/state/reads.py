@@ -1,0 +1,47 @@
+"""Which window a read means, by the contract's rules."""
+
+from collections.abc import Iterator
+
+from streamapp.state.entry import Entry
+from streamapp.state.partition import PartitionState
+from streamapp.windows.definitions import Hopping, Tumbling
+from streamapp.windows.sessions import Session
+
+FOREVER = (1 << 63) - 1
+Found = tuple[int, Entry]
+
+
+def current(state: PartitionState, key: str) -> Found | None:
+    """The window that a read without `at` means.
+
+    Tumbling and session: the newest. Hopping: the one that ended last by the watermark, else the newest. Without
+    windows: the one value.
+    """
+    window = state.window
+    if isinstance(window, Hopping):
+        ended = state.watermark - window.size_ms
+        if ended >= 0:
+            found = next(state.windows(key, 0, ended + 1, reverse=True), None)
+            if found is not None:
+                return found
+    return next(state.windows(key, 0, FOREVER, reverse=True), None)
+
+
+def at(state: PartitionState, key: str, time_ms: int) -> Found | None:
+    """Of the windows that hold this instant, the one that began first; None where there is none."""
+    window = state.window
+    if window is None:
+        return current(state, key)
+    if isinstance(window, Session):
+        for start, entry in state.windows(key, 0, time_ms + 1, reverse=True):
+            if time_ms < entry.newest + window.gap_ms:
+                return start, entry
+            return None  # sessions of a key do not overlap, so an older one cannot hold it
+        return None
+    assert isinstance(window, (Tumbling, Hopping))
+    return next(state.windows(key, time_ms - window.size_ms + 1, time_ms + 1), None)
+
+
+def between(state: PartitionState, key: str, low: int, high: int) -> Iterator[Found]:
+    """The windows with low <= start < high, in order of start."""
+    return state.windows(key, low, high)

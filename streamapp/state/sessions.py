@@ -1,0 +1,149 @@
+"""Session windows in a partition's state: sessions grow and merge, and each record finds its own.
+
+Closing, too, is judged record by record: a session that the watermark has closed takes nothing more, even if an event
+that is not late itself falls within the gap of it; that event begins a new session.
+"""
+
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from streamapp.state.batch import Applied, Batch, LateRecord
+from streamapp.state.entry import Entry, split_data_key
+from streamapp.windows.sessions import Session, join, overlapping
+
+if TYPE_CHECKING:
+    from streamapp.state.partition import PartitionState
+
+
+class SessionLane:
+    """The open sessions of a partition, per key in order of start, and the heap of when they close."""
+
+    def __init__(self, state: "PartitionState") -> None:
+        assert isinstance(state.window, Session)
+        self._state = state
+        self._window = state.window
+        self._open: dict[str, dict[int, Entry]] = {}
+        self._closing: list[tuple[int, str, int]] = []  # (closes at, key, start); may hold times that are out of date
+        self._closed: list[tuple[str, int]] = []  # closed, but their final records are not planned yet
+
+    def is_open(self, key: str, start: int) -> bool:
+        """Whether this session can still grow, or waits for its final record."""
+        return start in self._open.get(key, ()) or (key, start) in self._closed
+
+    def last_close(self) -> int:
+        """The stream time at which all open sessions are closed; -1 where none is open."""
+        return max(
+            (self._closes_at(entry) for sessions in self._open.values() for entry in sessions.values()), default=-1
+        )
+
+    def merge(self, batch: Batch, first: int, outcome: Applied) -> None:
+        """Merge the records from position `first` on, in order of offset."""
+        state, window, origin, source = self._state, self._window, batch.origin, batch.source
+        aggregate, horizon = state.aggregate, state.horizon[batch.origin]
+        for position in range(first, len(batch.offsets)):
+            time, offset, key = batch.times[position], batch.offsets[position], batch.keys[position]
+            if time > state.stream_times[origin]:
+                state.stream_times[origin] = time
+            watermark = state.watermark
+            self._close_until(watermark)
+            if offset <= horizon and self._holds(key, time, origin, offset):
+                outcome.repeated += 1
+                continue
+            if window.is_late(time, watermark):
+                outcome.late += 1
+                state.late.append(
+                    LateRecord(key, source, origin, offset, time, watermark, (time,), batch.records[position])
+                )
+                continue
+            start, entry = self._place(key, time)
+            aggregate.add(entry.state, batch.records[position], (time, batch.sequences[position], offset), source)
+            entry.offsets[origin] = max(entry.offsets[origin], offset)
+            state.touch(key, start, entry)
+            heappush(self._closing, (self._closes_at(entry), key, start))
+            outcome.merged += 1
+
+    def _place(self, key: str, time: int) -> tuple[int, Entry]:
+        """The session that holds this instant from now on; what it covers is merged into it and forgotten."""
+        state, window = self._state, self._window
+        sessions = self._open.setdefault(key, {})
+        spans = self._spans(sessions)
+        touched = [spans[index] for index in overlapping(spans, window.span_of(time))]
+        if not touched:
+            # no closed session can stand under this start: its last event came earlier than this one, which is not late
+            entry = Entry([-1] * state.origins, time, state.aggregate.initial())
+            return time, self._keep(key, time, entry)
+        start, _ = join([window.span_of(time), *touched])
+        members = [(begin, sessions.pop(begin)) for begin, _ in touched]
+        entry = members[0][1]
+        for _, other in members[1:]:
+            state.aggregate.merge(entry.state, other.state)
+            entry.offsets = [max(pair) for pair in zip(entry.offsets, other.offsets, strict=True)]
+            entry.newest = max(entry.newest, other.newest)
+        entry.newest = max(entry.newest, time)
+        for begin, _ in members:
+            state.forget(key, begin)
+        return start, self._keep(key, start, entry)
+
+    def _keep(self, key: str, start: int, entry: Entry) -> Entry:
+        state = self._state
+        state.revive(key, start)
+        state.register(key, start)
+        state.cache_entry(key, start, entry)
+        self._open.setdefault(key, {})[start] = entry
+        return entry
+
+    def _holds(self, key: str, time: int, origin: int, offset: int) -> bool:
+        """Whether a session that was restored has already counted this record."""
+        window = self._window
+        low = max(time - window.retention_ms - window.gap_ms, 0)
+        for start, entry in self._state.windows(key, low, time + window.gap_ms):
+            if start - window.gap_ms < time < entry.newest + window.gap_ms and entry.offsets[origin] >= offset:
+                return True
+        return False
+
+    def _close_until(self, watermark: int) -> None:
+        while self._closing and self._closing[0][0] <= watermark:
+            closes_at, key, start = heappop(self._closing)
+            entry = self._open.get(key, {}).get(start)
+            if entry is None or self._closes_at(entry) != closes_at:
+                continue  # it has grown or has been covered since
+            del self._open[key][start]
+            if not self._open[key]:
+                del self._open[key]
+            self._closed.append((key, start))
+
+    def take_closed(self, watermark: int) -> list[tuple[str, int]]:
+        """Sessions closed since the last call, in the order in which they closed."""
+        self._close_until(watermark)
+        closed, self._closed = self._closed, []
+        return closed
+
+    def _closes_at(self, entry: Entry) -> int:
+        return self._window.closes_at_end(entry.newest + self._window.gap_ms)
+
+    def _spans(self, sessions: dict[int, Entry]) -> Sequence[tuple[int, int]]:
+        gap = self._window.gap_ms
+        return sorted((start, entry.newest + gap) for start, entry in sessions.items())
+
+    def load(self) -> None:
+        """Find the open sessions in a restored store, and forget what a merged session covers.
+
+        A crash between a merged session and the tombstones of what it covers leaves both in the changelog.
+        """
+        state = self._state
+        widest: tuple[str, int] | None = None  # key, newest
+        restored: list[tuple[str, int, Entry]] = []
+        for raw_key, raw in state.store.scan(b"d", b"e"):
+            key, start = split_data_key(raw_key)
+            entry = Entry.decode(raw)
+            if widest is not None and widest[0] == key and start <= widest[1]:
+                state.forget(key, start)
+                continue
+            widest = (key, entry.newest)
+            restored.append((key, start, entry))
+        for key, start, entry in restored:
+            if self._closes_at(entry) > state.closed:
+                self._open.setdefault(key, {})[start] = entry
+                state.cache_entry(key, start, entry)
+                heappush(self._closing, (self._closes_at(entry), key, start))

@@ -1,0 +1,72 @@
+"""What the state needs of a store, and a store in memory for tests and for drivers without a disk."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sortedcontainers import SortedDict
+
+CHANGELOG_OFFSET_KEY = b"m:changelog_offset"
+HORIZON_KEY = b"m:horizon"
+IDENTITY_KEY = b"m:identity"
+
+
+@dataclass(slots=True)
+class WriteSet:
+    """Puts and deletes that become visible all at once, or not at all."""
+
+    puts: list[tuple[bytes, bytes]] = field(default_factory=list)
+    deletes: list[bytes] = field(default_factory=list)
+
+
+class StateStore(Protocol):
+    """An ordered map of bytes to bytes that writes atomically."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        ...
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with start <= key < end, in order of key; backwards where asked."""
+        ...
+
+    def write(self, changes: WriteSet) -> None:
+        """Apply all changes, or none; raises StateError where the disk refuses."""
+        ...
+
+    def size_bytes(self) -> int:
+        """Roughly how much the store takes up."""
+        ...
+
+    def close(self) -> None:
+        """Release files and locks; the store cannot be used afterwards."""
+        ...
+
+
+class MemoryStore:
+    """A store that forgets everything when it goes."""
+
+    def __init__(self, items: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self._items: SortedDict[bytes, bytes] = SortedDict(items)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        return self._items.get(key)
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with start <= key < end, in order of key."""
+        for key in list(self._items.irange(start, end, inclusive=(True, False), reverse=reverse)):
+            yield key, self._items[key]
+
+    def write(self, changes: WriteSet) -> None:
+        """Apply all changes."""
+        self._items.update(changes.puts)
+        for key in changes.deletes:
+            self._items.pop(key, None)
+
+    def size_bytes(self) -> int:
+        """The sum of all keys and values."""
+        return sum(len(key) + len(value) for key, value in self._items.items())
+
+    def close(self) -> None:
+        """Nothing to release."""
