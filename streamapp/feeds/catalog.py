@@ -1,11 +1,14 @@
 """From a feed's settings to its protocol."""
 
 import importlib
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from streamapp.errors import ConfigurationError
 from streamapp.feeds.protocol import FeedProtocol
 from streamapp.settings import FeedSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: venue -> module; each has a `build(feed: FeedSettings) -> FeedProtocol`, imported on first use
 VENUES = {

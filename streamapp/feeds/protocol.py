@@ -1,8 +1,9 @@
 """What a venue's protocol is, without any I/O: frames and the time go in, events and texts to send come out.
 
-A protocol object belongs to one feed and outlives its connections: what it knows about sequences stays over a reconnect,
-so that whatever was missed meanwhile shows up as a gap. It never raises on input: anything that a peer sends ends in
-events. It does no I/O and asks no clock; `now_ms` is always handed in (processing time, milliseconds since the epoch).
+A protocol object belongs to one feed and outlives its connections: what it knows about sequences stays over a
+reconnect, so that whatever was missed meanwhile shows up as a gap. It never raises on input: anything that a peer sends
+ends in events. It does no I/O and asks no clock; `now_ms` is always handed in (processing time, milliseconds since the
+epoch).
 
 Delivery: records come out in the order in which the venue sent them, repeats included. Dropping repeats is the caller's
 task, by `DedupKey`.
@@ -73,8 +74,8 @@ class TopicRecord(msgspec.Struct, frozen=True, gc=False):
 class GapDetected(msgspec.Struct, frozen=True, gc=False):
     """The venue's own numbering says that events are missing.
 
-    The missing numbers are `expected` up to, not including, `got`. They may still arrive (reordering): then they come as
-    ordinary records.
+    The missing numbers are `expected` up to, not including, `got`. They may still arrive (reordering): then they come
+    as ordinary records.
 
     Attributes:
         venue: the venue's name.
@@ -204,6 +205,8 @@ class FeedProtocol:
             return self._receive(frame, now_ms)
         except RecursionError:
             return [Rejected(frame_bytes(frame), MALFORMED_JSON, "nested too deeply")]
+        except (UnicodeDecodeError, UnicodeEncodeError) as problem:
+            return [Rejected(frame_bytes(frame), MALFORMED_JSON, f"not UTF-8: {problem.reason}")]
 
     def tick(self, now_ms: int) -> list[FeedEvent]:
         """Called about once a second while connected: pings to send and whatever only time can tell."""
