@@ -48,6 +48,9 @@ Instant = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
 #: instruments of one feed; beyond this a peer that invents names would eat the memory
 MAX_INSTRUMENTS = 10_000
 
+#: year 9999; a larger number of milliseconds is another unit
+BAD_TIME_LIMIT_MS = 253_402_300_799_999
+
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._/\-]{0,63}")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
