@@ -19,6 +19,10 @@ class UnsafeBindError(ConfigurationError):
     """The web server was asked to listen beyond loopback without any token."""
 
 
+class RecordingError(StreamAppError):
+    """A recorded session cannot be read or written."""
+
+
 # --- records -------------------------------------------------------------------------------------------------------
 
 

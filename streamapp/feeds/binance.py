@@ -141,10 +141,7 @@ class BinanceProtocol(MarketProtocol):
                 f"a Binance connection carries at most 1024 streams, got {len(streams)}; "
                 "split the symbols over several feeds"
             )
-        base = (feed.url or URL).rstrip("/")
-        url = (
-            base if "/stream" in base or "/ws" in base or not streams else f"{base}/stream?streams={'/'.join(streams)}"
-        )
+        url = _stream_url(feed.url or URL, streams)
         super().__init__(
             venue="binance",
             url=url,
@@ -224,6 +221,14 @@ class BinanceProtocol(MarketProtocol):
                 now_ms=now_ms,
             )
         ]
+
+
+def _stream_url(base: str, streams: list[str]) -> str:
+    """The address with the streams in it; one that names its own path or query is left as it is."""
+    parts = urlsplit(base)
+    if not streams or parts.path.strip("/") or parts.query:
+        return base
+    return f"{base.rstrip('/')}/stream?streams={'/'.join(streams)}"
 
 
 def build(feed: FeedSettings) -> FeedProtocol:

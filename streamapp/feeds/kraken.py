@@ -10,16 +10,25 @@
 """
 
 import json
-from collections.abc import Iterator
 from operator import attrgetter
 from typing import Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from streamapp.feeds.market import Instant, MarketProtocol, Number, PriceText, SizeText, decode_text, instant_ms
+from streamapp.feeds.market import (
+    Instant,
+    MarketProtocol,
+    Number,
+    PriceText,
+    SizeText,
+    Unusable,
+    decode_text,
+    instant_ms,
+    reason_of,
+)
 from streamapp.feeds.options import parse_options
-from streamapp.feeds.protocol import HEARTBEAT, IGNORED, FeedEvent, FeedProtocol, SendText, VenueError
+from streamapp.feeds.protocol import HEARTBEAT, IGNORED, FeedEvent, FeedProtocol, Rejected, SendText, VenueError
 from streamapp.settings import FeedSettings
 
 URL = "wss://ws.kraken.com/v2"
@@ -92,7 +101,16 @@ class _Other(msgspec.Struct, gc=False):
     symbol: str | None = None
 
 
+class _Elements(msgspec.Struct, gc=False):
+    channel: Literal["trade", "ticker"]
+    data: list[msgspec.Raw]
+    type: str = "update"
+
+
 _decode = msgspec.json.Decoder(_Trades | _Tickers | _Heartbeat | _Status | _Book, strict=False).decode
+_decode_each = msgspec.json.Decoder(_Elements).decode
+_decode_trade = msgspec.json.Decoder(_Trade, strict=False).decode
+_decode_ticker = msgspec.json.Decoder(_Ticker, strict=False).decode
 _decode_other = msgspec.json.Decoder(_Other).decode
 _decode_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _READ = frozenset({"trade", "ticker", "heartbeat", "status"})
@@ -141,7 +159,7 @@ class KrakenProtocol(MarketProtocol):
     def _handle(self, frame: str | bytes, now_ms: int) -> list[FeedEvent]:
         message = _decode(frame)
         if isinstance(message, _Trades):
-            return list(self._on_trades(message, now_ms)) or [IGNORED]
+            return self._on_trades(message.data, message.type, now_ms)
         if isinstance(message, _Tickers):
             return [self._on_ticker(ticker, now_ms) for ticker in message.data] or [IGNORED]
         if isinstance(message, _Heartbeat):
@@ -152,6 +170,9 @@ class KrakenProtocol(MarketProtocol):
         return [IGNORED]
 
     def _undecodable(self, frame: str | bytes, now_ms: int, problem: msgspec.DecodeError) -> list[FeedEvent]:
+        elements = decode_text(_decode_each, frame)
+        if elements is not None:
+            return self._salvage(elements, now_ms)
         other = decode_text(_decode_other, frame)
         if other is not None and other.channel not in _READ:
             if other.success is False or other.error:
@@ -167,24 +188,49 @@ class KrakenProtocol(MarketProtocol):
             return [IGNORED]
         return super()._undecodable(frame, now_ms, problem)
 
-    def _on_trades(self, message: _Trades, now_ms: int) -> Iterator[FeedEvent]:
-        trades = sorted(message.data, key=_by_id) if message.type == "snapshot" else message.data
-        for trade in trades:
-            instrument = self._instrument(trade.symbol)
-            record = self._trade(
-                instrument,
-                price=trade.price,
-                size=trade.qty,
-                side=trade.side,
-                trade_id=str(trade.trade_id),
-                sequence=trade.trade_id,
-                event_time=instant_ms(trade.timestamp),
-                now_ms=now_ms,
-            )
+    def _salvage(self, elements: _Elements, now_ms: int) -> list[FeedEvent]:
+        """Element by element, so that a bad one does not take the good ones of its frame along."""
+        trades: list[_Trade] = []
+        events: list[FeedEvent] = []
+        for raw in elements.data:
+            try:
+                if elements.channel == "trade":
+                    trades.append(_decode_trade(raw))
+                else:
+                    events.append(self._on_ticker(_decode_ticker(raw), now_ms))
+            except msgspec.DecodeError as problem:
+                events.append(Rejected(bytes(raw), reason_of(problem), str(problem)))
+            except Unusable as problem:
+                events.append(Rejected(bytes(raw), problem.reason, str(problem)))
+        if trades:
+            events += self._on_trades(trades, elements.type, now_ms)
+        return events or [IGNORED]
+
+    def _on_trades(self, trades: list[_Trade], kind: str, now_ms: int) -> list[FeedEvent]:
+        events: list[FeedEvent] = []
+        for trade in sorted(trades, key=_by_id) if kind == "snapshot" else trades:
+            try:
+                instrument = self._instrument(trade.symbol)
+                event_time = instant_ms(trade.timestamp)
+            except Unusable as problem:
+                events.append(Rejected(msgspec.json.encode(trade), problem.reason, str(problem)))
+                continue
             gap = self._follow(instrument, trade.trade_id)
             if gap is not None:
-                yield gap
-            yield record
+                events.append(gap)
+            events.append(
+                self._trade(
+                    instrument,
+                    price=trade.price,
+                    size=trade.qty,
+                    side=trade.side,
+                    trade_id=str(trade.trade_id),
+                    sequence=trade.trade_id,
+                    event_time=event_time,
+                    now_ms=now_ms,
+                )
+            )
+        return events or [IGNORED]
 
     def _on_ticker(self, ticker: _Ticker, now_ms: int) -> FeedEvent:
         return self._quote(
