@@ -21,7 +21,7 @@ class FeedAuthSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["none", "coinbase_hmac", "message"] = Field(
-        default="none", description="what is sent after the handshake: nothing, a signed subscription, or `message` first"
+        default="none", description="what follows the handshake: nothing more, a signed subscription, or `message`"
     )
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="headers of the handshake")
     query: dict[str, SecretStr] = Field(default_factory=dict, description="query parameters of the handshake")
@@ -43,7 +43,8 @@ class FeedSettings(BaseModel):
     symbols: tuple[str, ...] = Field(default=(), description="instruments, as BASE-QUOTE or in the venue's own form")
     options: dict[str, Any] = Field(default_factory=dict, description="what only this venue's protocol understands")
     auth: FeedAuthSettings | None = Field(default=None, description="credentials, where the venue asks for any")
-    ca_file: Path | None = Field(default=None, description="PEM file of the authorities to trust; default: the system's")
+    ca_file: Path | None = Field(default=None, description="PEM file of authorities to trust; default: the system's")
+    compress: bool = Field(default=False, description="offer permessage-deflate: saves bandwidth, costs processor time")
 
 
 class Settings(BaseSettings):
@@ -109,10 +110,9 @@ class Settings(BaseSettings):
 
     # the bridge
     feeds: dict[str, FeedSettings] = Field(default_factory=dict, description="feeds by name")
-    feed_connect_timeout_ms: int = Field(10_000, gt=0, description="bound on reaching a venue, TLS and handshake included")
+    feed_connect_timeout_ms: int = Field(10_000, gt=0, description="bound on reaching a venue, handshake included")
     feed_close_timeout_ms: int = Field(2_000, gt=0, description="bound on the venue's answer to a close frame")
     feed_ping_ms: int = Field(20_000, ge=0, description="a ping on an open socket this often; 0: none")
-    feed_max_frame_bytes: int = Field(1 << 20, gt=0, description="a larger frame goes to the dead letters")
     feed_backoff_initial_ms: int = Field(500, gt=0, description="upper bound of the first pause before a reconnect")
     feed_backoff_max_ms: int = Field(30_000, gt=0, description="upper bound of any pause while the circuit is closed")
     feed_tries_max: int = Field(0, ge=0, description="failures in a row after which a feed gives up; 0: never")
@@ -127,12 +127,14 @@ class Settings(BaseSettings):
     bridge_overflow: Literal["wait", "conflate"] = Field(
         "wait", description="above the low-water mark: keep all, or let a newer quote replace one that still waits"
     )
-    bridge_seed_records: int = Field(20_000, ge=0, description="records per partition re-read at the start, at least")
+    bridge_in_flight_records: int = Field(20_000, gt=0, description="records handed to the producer, not acknowledged")
+    bridge_seed_records: int = Field(10_000, ge=0, description="records per partition re-read at the start, at least")
     bridge_seed_max_records: int = Field(200_000, ge=0, description="... and at most, looking for quiet symbols")
     bridge_seed_timeout_ms: int = Field(60_000, gt=0, description="bound on re-reading the topics at the start")
     bridge_dedup_ids: int = Field(4_096, gt=0, description="ids remembered per key, to recognise repeats")
-    bridge_dedup_keys: int = Field(10_000, gt=0, description="keys whose ids are remembered; the longest unused goes first")
+    bridge_dedup_max_ids: int = Field(500_000, gt=0, description="ids remembered in all; about 120 bytes each")
     bridge_drain_timeout_ms: int = Field(20_000, gt=0, description="bound on sending what was accepted when stopping")
+    bridge_metrics_port: int = Field(0, ge=0, le=65_535, description="serve /metrics and /health on loopback; 0: off")
     dead_letter_max_bytes: int = Field(64 << 10, gt=0, description="of a rejected frame, this much is kept")
 
     # operation
