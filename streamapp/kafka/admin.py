@@ -44,6 +44,18 @@ _UNREACHABLE = frozenset(
     }
 )
 
+#: a cluster says these while it elects a leader or loads its groups; asking again is all that helps
+_PASSING = frozenset(
+    {
+        ClientError.COORDINATOR_LOAD_IN_PROGRESS,
+        ClientError.COORDINATOR_NOT_AVAILABLE,
+        ClientError.NOT_COORDINATOR,
+        ClientError.LEADER_NOT_AVAILABLE,
+        ClientError.NOT_LEADER_FOR_PARTITION,
+    }
+)
+_PASSING_POLL_S = 0.1
+
 
 @dataclass(frozen=True)
 class TopicDescription:
@@ -255,7 +267,14 @@ class KafkaAdmin:
         self, request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]], absent: int | None = None
     ) -> dict[T, Any]:
         """Send one request in a thread and collect its answers; `absent` is the error code that means None."""
-        return await asyncio.to_thread(self._ask_each_sync, request, absent)
+        deadline_ms = self._clock.monotonic_ms() + self._timeout_ms
+        while True:
+            try:
+                return await asyncio.to_thread(self._ask_each_sync, request, absent)
+            except _PassingError as passing:
+                if self._clock.monotonic_ms() >= deadline_ms:
+                    raise KafkaError(str(passing)) from passing.__cause__
+            await asyncio.sleep(_PASSING_POLL_S)
 
     def _ask_each_sync(
         self, request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]], absent: int | None
@@ -279,7 +298,8 @@ class KafkaAdmin:
             error = problem.args[0]
             if error.code() in _UNREACHABLE:
                 raise self._unavailable(error.str()) from problem
-            raise KafkaError(f"Kafka at {self._brokers} refused: {error.str()}") from problem
+            kind = _PassingError if error.code() in _PASSING else KafkaError
+            raise kind(f"Kafka at {self._brokers} refused: {error.str()}") from problem
         return answers
 
     def _unavailable(self, detail: str) -> BrokerUnavailableError:
@@ -288,6 +308,10 @@ class KafkaAdmin:
             f"expected Kafka to answer at {self._brokers} within {self._timeout_ms} ms, got: {detail}; "
             "start one with `streamapp kafka`, or set STREAMAPP_KAFKA_BROKERS",
         )
+
+
+class _PassingError(KafkaError):
+    """The cluster is not ready for this question yet."""
 
 
 def _check_topic(spec: TopicSpec, topic: TopicDescription) -> None:
