@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     # state
     data_dir: Path = Field(Path(".streamapp"), description="all local state; losing it loses nothing")
     commit_interval_ms: int = Field(200, gt=0, description="longest time between a merge and its durable checkpoint")
+    cache_max_entries: int = Field(200_000, gt=0, description="windows kept in memory per partition after a checkpoint")
     cache_max_bytes: int = Field(64 << 20, gt=0, description="dirty state per partition before a checkpoint is forced")
     poll_max_records: int = Field(20_000, gt=0, description="records taken from the consumer at once, all partitions")
     batch_queue_max_records: int = Field(50_000, gt=0, description="records that wait per partition before fetching stops")

@@ -15,7 +15,6 @@ from rocksdict import (
     DBCompressionType,
     Options,
     Rdict,
-    ReadOptions,
     WriteBatch,
 )
 
@@ -80,7 +79,9 @@ class RocksStore:
             self._db = Rdict(str(path), options)
         except Exception as problem:  # rocksdict raises bare Exception
             raise StateError(
-                table, partition, f"table {table}, partition {partition}: cannot open the local state at {path}: {problem}"
+                table,
+                partition,
+                f"table {table}, partition {partition}: cannot open the local state at {path}: {problem}",
             ) from problem
 
     def get(self, key: bytes) -> bytes | None:
@@ -90,19 +91,18 @@ class RocksStore:
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < end, in order of key; a snapshot of the moment of the first step."""
-        bounds = ReadOptions()
-        bounds.set_iterate_lower_bound(start)
-        bounds.set_iterate_upper_bound(end)
-        cursor = self._db.iter(bounds)
+        cursor = self._db.iter()
         if reverse:
-            cursor.seek_to_last()
-        else:
-            cursor.seek_to_first()
-        while cursor.valid():
-            yield cursor.key(), cursor.value()
-            if reverse:
+            cursor.seek_for_prev(end)
+            if cursor.valid() and cursor.key() == end:
                 cursor.prev()
-            else:
+            while cursor.valid() and (key := cursor.key()) >= start:
+                yield key, cursor.value()
+                cursor.prev()
+        else:
+            cursor.seek(start)
+            while cursor.valid() and (key := cursor.key()) < end:
+                yield key, cursor.value()
                 cursor.next()
 
     def write(self, changes: WriteSet) -> None:

@@ -194,3 +194,10 @@ def _constraints(bounds: Sequence[Any]) -> dict[str, Any] | None:
         else:
             return None
     return found
+
+
+def plain(record: Any) -> Any:
+    """A decoded record as what JSON can hold: mappings, sequences, numbers, text."""
+    if isinstance(record, BaseModel):
+        return record.model_dump(mode="json")
+    return msgspec.to_builtins(record)

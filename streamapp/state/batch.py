@@ -78,8 +78,14 @@ class FlushPlan:
 
 @dataclass(slots=True)
 class Applied:
-    """What became of a batch."""
+    """What became of a batch.
+
+    Attributes:
+        merged, late, repeated: counts of records.
+        failed: positions in the batch of records that the aggregate refused, with what it raised.
+    """
 
     merged: int = 0
     late: int = 0
     repeated: int = 0
+    failed: list[tuple[int, Exception]] = field(default_factory=list)

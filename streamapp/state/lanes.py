@@ -54,6 +54,7 @@ def merge_records(
         else:
             watermark = watermarks[position]
         missed: list[int] | None = None
+        failure: Exception | None = None
         merged = False
         order = (time, sequences[position], offset)
         for start in no_window if window is None else window.starts_for(time):
@@ -63,13 +64,20 @@ def merge_records(
             entry = entry_of(key, start)
             if offset <= horizon and entry.offsets[origin] >= offset:
                 continue  # replayed, and this value had it already
-            add(entry.state, records[position], order, source)
+            try:
+                add(entry.state, records[position], order, source)
+            except Exception as problem:  # a user's code, or a value that this aggregate cannot use
+                failure = problem
+                state.discard_empty(key, start, entry)
+                continue
             entry.offsets[origin] = offset
             if time > entry.newest:
                 entry.newest = time
             touch(key, start, entry)
             merged = True
-        if missed is not None:
+        if failure is not None:
+            outcome.failed.append((position, failure))
+        elif missed is not None:
             outcome.late += 1
             state.late.append(
                 LateRecord(key, source, origin, offset, time, watermark, tuple(missed), records[position])
@@ -100,8 +108,6 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     running = np.maximum.accumulate(np.maximum(times, state.stream_times[origin]))
     others = [time for index, time in enumerate(state.stream_times) if index != origin]
     watermarks = np.minimum(running, min(others)) if others else running
-    state.stream_times[origin] = int(running[-1])
-
     suspects: Sequence[int] = ()
     panes = np.zeros_like(times)
     if window is not None:
@@ -114,7 +120,11 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     columns: dict[str, object] = dict(inputs)
     columns["__key"], columns["__pane"], columns["__time"] = keys, panes, times
     columns["__sequence"], columns["__offset"] = sequences, offsets
-    frame = pl.DataFrame(columns, strict=True)
+    try:
+        frame = pl.DataFrame(columns, strict=True)
+    except (TypeError, ValueError, pl.exceptions.PolarsError):
+        return False  # values of mixed types: record by record it shows which one is wrong
+    state.stream_times[origin] = int(running[-1])
     if suspects:
         frame = frame.filter(pl.Series(~closed))
     if not _in_order(times, sequences):

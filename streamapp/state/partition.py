@@ -222,6 +222,14 @@ class PartitionState:
             if self.sessions is None:
                 self.open.setdefault(start, set()).add(key)
 
+    def discard_empty(self, key: str, start: int, entry: Entry) -> None:
+        """Forget a window again that no record has made it into."""
+        if entry.newest >= 0:
+            return
+        self._new.discard((key, start))
+        self.open.get(start, set()).discard(key)
+        self._drop_cached(key, start)
+
     def cache_entry(self, key: str, start: int, entry: Entry) -> None:
         """Put an entry into the cache."""
         self.cache.setdefault(key, {})[start] = entry
@@ -321,7 +329,7 @@ class PartitionState:
         for raw_key in plan.tombstones:
             self.hidden.discard(split_data_key(raw_key))
         for key, start in plan.evictable:
-            self._drop_expired(key, start)
+            self._drop_cached(key, start)
         if self._cached > self._cache_max_entries:
             self._evict()
 
@@ -366,7 +374,7 @@ class PartitionState:
                 break
         return found
 
-    def _drop_expired(self, key: str, start: int) -> None:
+    def _drop_cached(self, key: str, start: int) -> None:
         windows = self.cache.get(key)
         if windows is not None and windows.pop(start, None) is not None:
             self._cached -= 1

@@ -56,8 +56,14 @@ class SessionLane:
                     LateRecord(key, source, origin, offset, time, watermark, (time,), batch.records[position])
                 )
                 continue
+            partial = aggregate.initial()
+            try:
+                aggregate.add(partial, batch.records[position], (time, batch.sequences[position], offset), source)
+            except Exception as problem:  # a user's code, or a value that this aggregate cannot use
+                outcome.failed.append((position, problem))
+                continue
             start, entry = self._place(key, time)
-            aggregate.add(entry.state, batch.records[position], (time, batch.sequences[position], offset), source)
+            aggregate.merge(entry.state, partial)
             entry.offsets[origin] = max(entry.offsets[origin], offset)
             state.touch(key, start, entry)
             heappush(self._closing, (self._closes_at(entry), key, start))

@@ -1,0 +1,170 @@
+"""Checkpoints: what has been merged becomes durable, in the one order that survives a crash at any point.
+
+    1. values, tombstones and dead letters are sent          and acknowledged
+    2. final and late records are sent                       and acknowledged
+    3. the checkpoint records are sent                       and acknowledged
+    4. each store takes its values, checkpoint and changelog offset in one atomic write
+    5. only now may the source offsets be committed
+
+All partitions of the worker share each round trip. A crash before 3 leaves values that the next run recognises by their
+own offsets; a crash after 3 leaves a changelog that is ahead of the store, which restoring mends. Final records go out
+only after their value is durable, so a repeat has the same value. Any failure stops the worker: nothing is acknowledged.
+"""
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from streamapp.clock import Clock
+from streamapp.engine.lane import SourceLane
+from streamapp.engine.tables import LivePartition
+from streamapp.errors import StateError
+from streamapp.kafka.producer import DurableProducer, OutMessage
+from streamapp.metrics import Metrics
+from streamapp.records.codec import plain
+from streamapp.state.batch import FlushPlan, LateRecord
+from streamapp.state.entry import CHECKPOINT_KEY
+
+#: beyond this many changes a store is written in a thread, so that readers do not wait
+_WRITE_IN_THREAD_MIN = 5_000
+
+
+class Checkpointer:
+    """Runs one checkpoint at a time over all partitions and lanes.
+
+    Args:
+        producer: for changelogs, final and late records and dead letters.
+        committed: the consumer group's position on (topic, partition), -1 where unknown.
+        timeout_ms: bound on one checkpoint.
+    """
+
+    def __init__(
+        self,
+        producer: DurableProducer,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        committed: Callable[[str, int], int],
+        timeout_ms: int,
+    ) -> None:
+        self._producer = producer
+        self._metrics = metrics
+        self._clock = clock
+        self._committed = committed
+        self._timeout_ms = timeout_ms
+        self._lock = asyncio.Lock()
+        self.cluster_id = ""
+
+    async def flush(self, partitions: Iterable[LivePartition], lanes: Iterable[SourceLane]) -> None:
+        """Make all that has been merged durable, then let the lanes' offsets be committed.
+
+        Raises:
+            ProduceError: a record was not acknowledged.
+            StateError: the disk refused, or the time-out passed.
+        """
+        async with self._lock:
+            try:
+                async with asyncio.timeout(self._timeout_ms / 1000):
+                    await self._flush(list(partitions), list(lanes))
+            except TimeoutError:
+                raise StateError(
+                    "*",
+                    None,
+                    f"a checkpoint took longer than {self._timeout_ms} ms; check the brokers and the disk, or raise "
+                    "STREAMAPP_FLUSH_TIMEOUT_MS",
+                ) from None
+
+    async def _flush(self, partitions: Sequence[LivePartition], lanes: Sequence[SourceLane]) -> None:
+        # positions and plans are taken without a pause between them, so that both speak of the same records
+        positions = [(lane, lane.applied) for lane in lanes]
+        plans: list[tuple[LivePartition, FlushPlan]] = []
+        first: list[OutMessage] = []
+        for lane in lanes:
+            first += lane.rejected
+            lane.rejected = []
+        for live in partitions:
+            plan = self._plan(live)
+            if plan is not None:
+                plans.append((live, plan))
+        second: list[OutMessage] = []
+        for live, plan in plans:
+            topic, partition = live.table.changelog_topic, live.partition
+            first += [OutMessage(topic, key, value, partition) for key, value in plan.values]
+            first += [OutMessage(topic, key, None, partition) for key in plan.tombstones]
+            if live.table.definition.publish_final:
+                second += [_final_message(live, final) for final in plan.finals]
+            second += [_late_message(live, late) for late in plan.late]
+        started = self._clock.monotonic_ms()
+        await self._producer.send_all(first)
+        await self._producer.send_all(second)
+        offsets = await self._producer.send_all(
+            [
+                OutMessage(live.table.changelog_topic, CHECKPOINT_KEY, plan.checkpoint.encode(), live.partition)
+                for live, plan in plans
+            ]
+        )
+        elapsed_s = (self._clock.monotonic_ms() - started) / 1000
+        for (live, plan), offset in zip(plans, offsets, strict=True):
+            assert live.state is not None
+            if len(plan.changes.puts) > _WRITE_IN_THREAD_MIN:
+                await asyncio.to_thread(live.state.complete_flush, plan, offset)
+            else:
+                live.state.complete_flush(plan, offset)
+            self._count(live, plan, elapsed_s)
+        for lane, position in positions:
+            lane.durable = max(lane.durable, position)
+
+    def _plan(self, live: LivePartition) -> FlushPlan | None:
+        if live.state is None:
+            return None
+        table = live.table
+        committed = [self._committed(topic, live.partition) for topic in table.input_topics]
+        return live.state.prepare_flush(self.cluster_id, table.topic_ids, committed)
+
+    def _count(self, live: LivePartition, plan: FlushPlan, elapsed_s: float) -> None:
+        name, metrics = live.table.name, self._metrics
+        metrics.commits.labels(name).inc()
+        metrics.changelog_records.labels(name).inc(len(plan.values) + len(plan.tombstones) + 1)
+        metrics.changelog_seconds.labels(name).observe(elapsed_s)
+        if plan.finals:
+            metrics.final_records.labels(name).inc(len(plan.finals))
+        if plan.expired:
+            metrics.expired_windows.labels(name).inc(plan.expired)
+
+
+def _final_message(live: LivePartition, final: Any) -> OutMessage:
+    """A closed window; the same id and value however often it is sent."""
+    table = live.table.name
+    body = {
+        "id": f"{table}:{final.key}:{final.start}",
+        "table": table,
+        "key": final.key,
+        "window_start": final.start,
+        "window_end": final.end,
+        "value": final.value,
+        "event_time": final.end,
+    }
+    return OutMessage(live.table.final_topic, final.key.encode(), orjson.dumps(body), live.partition)
+
+
+def _late_message(live: LivePartition, late: LateRecord) -> OutMessage:
+    """A record that came too late, with the windows that it missed; the same id however often it is sent."""
+    topic = live.table.definition.sources[late.source].topic
+    partition = late.origin if live.table.definition.rekey is not None else live.partition
+    record = late.record
+    body = {
+        "id": f"{live.table.name}:{topic}-{partition}-{late.offset}",
+        "table": live.table.name,
+        "key": late.key,
+        "topic": topic,
+        "partition": partition,
+        "offset": late.offset,
+        "event_time": late.event_time,
+        "watermark": late.watermark,
+        "missed_windows": list(late.missed),
+        "record": base64.b64encode(record).decode() if isinstance(record, bytes) else plain(record),
+    }
+    return OutMessage(live.table.late_topic, late.key.encode(), orjson.dumps(body, default=str), live.partition)

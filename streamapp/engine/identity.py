@@ -1,0 +1,89 @@
+"""Whether a restored partition may go on: the offsets that it holds must mean what they meant.
+
+An offset only has a meaning on the topic, in the cluster, that it came from. Each check stops the worker with a message
+that says what was found and which command mends it; none of them skips or repeats records silently.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from streamapp.engine.tables import LivePartition, RunningTable
+from streamapp.errors import SourceChangedError
+from streamapp.state.entry import Checkpoint
+from streamapp.state.store import IDENTITY_KEY, WriteSet
+
+
+@dataclass(frozen=True)
+class SourceBounds:
+    """What the broker says of a source partition: its first and next offset, and where the group is (None: nowhere)."""
+
+    begin: int
+    end: int
+    committed: int | None
+
+
+def check_store(live: LivePartition, cluster_id: str) -> None:
+    """The local files must belong to this cluster's changelog of the table; a new store is marked as such.
+
+    Raises:
+        SourceChangedError: they were written against another cluster or a deleted changelog.
+    """
+    table = live.table
+    mine = f"{cluster_id}/{table.changelog_id}".encode()
+    found = live.store.get(IDENTITY_KEY)
+    if found is None:
+        live.store.write(WriteSet([(IDENTITY_KEY, mine)]))
+    elif found != mine:
+        was, now = found.decode(), mine.decode()
+        raise SourceChangedError(
+            table.name,
+            live.partition,
+            f"table {table.name}: the local state belongs to another changelog (cluster/topic {was}, here {now}): the cluster "
+            f"or the topic {table.changelog_topic} was replaced. If that is meant: streamapp tables rebuild {table.name}",
+        )
+
+
+def check_checkpoint(
+    table: RunningTable,
+    partition: int,
+    checkpoint: Checkpoint,
+    cluster_id: str,
+    bounds: Mapping[str, SourceBounds],
+) -> None:
+    """The checkpoint's offsets must be of these very topics, and still be continued by them.
+
+    Raises:
+        SourceChangedError: a source was re-created or cut, records between were deleted, or the group was rewound.
+    """
+
+    def stop(what: str) -> SourceChangedError:
+        return SourceChangedError(
+            table.name,
+            partition,
+            f"table {table.name}, partition {partition}: {what}; streamapp tables rebuild {table.name}",
+        )
+
+    if checkpoint.cluster_id != cluster_id:
+        raise stop(f"its checkpoint is of cluster {checkpoint.cluster_id}, this is {cluster_id}. To start over here")
+    sources: Sequence[str] = table.input_topics
+    for index, topic in enumerate(sources):
+        if checkpoint.topic_ids[index] != table.topic_ids[index]:
+            raise stop(f"the topic {topic} was re-created, its offsets mean something else now. To read the new one")
+        if table.definition.rekey is not None:
+            continue  # offsets of origins, not of this topic
+        found, next_offset = bounds[topic], checkpoint.offsets[index] + 1
+        if next_offset > found.end:
+            raise stop(
+                f"it has counted {topic} up to {next_offset}, but the topic ends at {found.end}. To read it again"
+            )
+        if 0 < next_offset < found.begin:
+            raise stop(
+                f"it has counted {topic} up to {next_offset}, but the topic now begins at {found.begin}: retention deleted "
+                f"{found.begin - next_offset} records unread. To count what is left"
+            )
+        known = checkpoint.committed[index]
+        if found.committed is not None and known >= 0 and found.committed < known:
+            raise stop(
+                f"the group's position on {topic} was set back from {known} to {found.committed}, but these records are "
+                "counted already. Either set it forward again, or, to count them anew from the beginning"
+            )

@@ -1,0 +1,500 @@
+"""The engine: it owns the partitions that Kafka assigns to this worker, from their restoring to their last checkpoint.
+
+An assignment opens the stores, checks that their offsets still mean what they meant, restores from the changelog, and
+only then lets records flow, from the position that the tables themselves remember. A revocation makes everything durable
+first. In between, one checkpoint follows the other.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from streamapp.clock import Clock, SystemClock
+from streamapp.engine.checkpoints import Checkpointer
+from streamapp.engine.deadletters import DeadLetters
+from streamapp.engine.identity import SourceBounds, check_checkpoint, check_store
+from streamapp.engine.lane import SourceLane, Tap
+from streamapp.engine.restore import RestoreRequest, restore
+from streamapp.engine.rocks import RocksFactory
+from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable, TableTap
+from streamapp.errors import ConfigurationError, StateError
+from streamapp.kafka.admin import KafkaAdmin
+from streamapp.kafka.producer import DurableProducer
+from streamapp.kafka.topics import BUILTIN_TOPICS, FRAMING_BYTES, TopicSpec
+from streamapp.metrics import Metrics
+from streamapp.settings import Settings
+from streamapp.state.definition import TableDefinition
+from streamapp.state.partition import PartitionState
+from streamapp.state.store import StateStore
+
+log = logging.getLogger(__name__)
+
+_OPEN_TRIES = 20
+_OPEN_PAUSE_S = 0.25
+TopicPartition = tuple[str, int]
+
+
+class Positions(Protocol):
+    """What the engine needs of the consumer."""
+
+    async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
+        """Go on reading there."""
+        ...
+
+    def committed_position(self, topic: str, partition: int) -> int | None:
+        """The group's position; None where unknown."""
+        ...
+
+    def wake(self) -> None:
+        """Look again at which partitions may be fetched."""
+        ...
+
+
+class Engine:
+    """Runs an app's tables on the partitions that it is given.
+
+    Args:
+        app_id: the consumer group, and the prefix of internal topics.
+        settings: everything that can be set.
+        metrics: where figures go.
+        on_failure: called once with what broke; the worker has to stop then.
+    """
+
+    def __init__(
+        self,
+        app_id: str,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        on_failure: Callable[[BaseException], None],
+        clock: Clock | None = None,
+    ) -> None:
+        self.app_id = app_id
+        self.settings = settings
+        self.metrics = metrics
+        self.clock = clock or SystemClock()
+        self.tables: dict[str, RunningTable] = {}
+        self.lanes: dict[TopicPartition, SourceLane] = {}
+        self.cluster_id = ""
+        self.admin = KafkaAdmin(settings, self.clock)
+        self.producer = DurableProducer(settings, client_id=f"{app_id}-engine", linger_ms=1.0)
+        self.dead_letters = DeadLetters(metrics, self.clock, value_max_bytes=settings.max_record_bytes)
+        self.on_restored: Callable[[LivePartition], None] | None = None
+        self._on_failure = on_failure
+        self._positions: Positions | None = None
+        self._stores: RocksFactory | None = None
+        self._checkpointer = Checkpointer(
+            self.producer, metrics, self.clock, committed=self._committed, timeout_ms=settings.flush_timeout_ms
+        )
+        self._flusher: asyncio.Task[None] | None = None
+        self._restoring: asyncio.Task[None] | None = None
+        self._generation = 0
+
+    # --- declaring ---------------------------------------------------------------------------------------------------
+
+    def add(self, definition: TableDefinition) -> RunningTable:
+        """Register a table, before `start`."""
+        if definition.name in self.tables:
+            raise ConfigurationError(f"table {definition.name}: there is one of that name already")
+        table = RunningTable(definition, self.app_id)
+        self.tables[definition.name] = table
+        return table
+
+    @property
+    def input_topics(self) -> set[str]:
+        """All topics that have to be consumed for tables."""
+        topics = {topic for table in self.tables.values() for topic in table.input_topics}
+        return topics | {table.definition.sources[0].topic for table in self.tables.values() if table.definition.rekey}
+
+    @property
+    def changelog_topics(self) -> set[str]:
+        """All changelogs."""
+        return {table.changelog_topic for table in self.tables.values()}
+
+    # --- starting and stopping -----------------------------------------------------------------------------------------
+
+    async def start(self, stores: RocksFactory, *, partitions: Mapping[str, int] | None = None) -> None:
+        """Make sure that all topics are there, learn their identities, and be ready for an assignment.
+
+        Args:
+            stores: opens local state.
+            partitions: per source topic, how many partitions it gets if it has to be created.
+
+        Raises:
+            BrokerUnavailableError, TopicMismatchError, KafkaError: see the message.
+        """
+        self._stores = stores
+        self.cluster_id = self._checkpointer.cluster_id = await self.admin.cluster_id()
+        await self._ensure_topics(partitions or {})
+        await self.producer.start()
+        self._flusher = asyncio.create_task(self._flush_forever(), name="checkpoints")
+
+    def attach(self, positions: Positions) -> None:
+        """Connect the consumer."""
+        self._positions = positions
+
+    async def stop(self) -> None:
+        """Release everything; call `revoke` first to make it durable."""
+        await self._cancel(self._flusher)
+        await self._cancel(self._restoring)
+        for lane in list(self.lanes.values()):
+            await lane.stop()
+        self.lanes.clear()
+        for table in self.tables.values():
+            for live in list(table.live.values()):
+                self._close(live)
+        await self.producer.stop(self.settings.kafka_request_timeout_ms / 1000)
+
+    async def _ensure_topics(self, declared: Mapping[str, int]) -> None:
+        settings = self.settings
+        builtin = {spec.name: spec for spec in BUILTIN_TOPICS(settings)}
+        internal_finals = {table.final_topic: table for table in self.tables.values()}
+        sources = {source.topic for table in self.tables.values() for source in table.definition.sources}
+        external = sources - set(internal_finals)
+        found = await self.admin.describe_topics(external | {"dead-letters"}, with_config=False)
+        missing: list[TopicSpec] = []
+        counts: dict[str, int] = {}
+        for topic in [*sorted(external), "dead-letters"]:
+            description = found[topic]
+            if description is not None:
+                counts[topic] = description.partitions
+                continue
+            spec = builtin.get(topic) or TopicSpec(
+                topic, declared.get(topic, settings.partitions), settings.replication_factor
+            )
+            counts[topic] = spec.partitions
+            missing.append(spec)
+        await self.admin.ensure_topics(missing)
+        # a table whose source is another table's final topic comes after it
+        waiting = list(self.tables.values())
+        specs: list[TopicSpec] = []
+        while waiting:
+            ready = [t for t in waiting if all(source.topic in counts for source in t.definition.sources)]
+            if not ready:
+                names = ", ".join(table.name for table in waiting)
+                raise ConfigurationError(
+                    f"tables {names}: their sources are each other's final topics; break the circle"
+                )
+            for table in ready:
+                waiting.remove(table)
+                specs += self._table_topics(table, counts)
+        await self.admin.ensure_topics(specs)
+        names = sorted({name for t in self.tables.values() for name in (*t.input_topics, t.changelog_topic)})
+        described = await self.admin.describe_topics(names, with_config=False)
+        ids = {name: description.topic_id for name, description in described.items() if description is not None}
+        for table in self.tables.values():
+            table.topic_ids = tuple(ids[topic] for topic in table.input_topics)
+            table.changelog_id = ids[table.changelog_topic]
+
+    def _table_topics(self, table: RunningTable, counts: dict[str, int]) -> list[TopicSpec]:
+        """What a table needs beside its sources, with as many partitions as they have."""
+        sources = {source.topic: counts[source.topic] for source in table.definition.sources}
+        if len(set(sources.values())) != 1:
+            listed = ", ".join(f"{topic} has {count}" for topic, count in sources.items())
+            raise ConfigurationError(
+                f"table {table.name}: its sources must have the same number of partitions, but {listed}"
+            )
+        count = next(iter(sources.values()))
+        table.partitions = count
+        table.origins = count if table.definition.rekey is not None else len(sources)
+        settings = self.settings
+        largest = {"max.message.bytes": str(2 * settings.max_record_bytes + FRAMING_BYTES)}
+        # no compaction for a while after a write: a value overwritten by a stale worker can still be repaired
+        compaction = {"min.compaction.lag.ms": "60000", "segment.ms": "3600000", **largest}
+        replication = settings.replication_factor
+        specs = [
+            TopicSpec(table.changelog_topic, count, replication, "compact", None, compaction),
+            TopicSpec(table.late_topic, count, replication, "delete", settings.topic_retention_ms, largest),
+        ]
+        if table.definition.window is not None:
+            specs.append(
+                TopicSpec(table.final_topic, count, replication, "delete", settings.topic_retention_ms, largest)
+            )
+            counts[table.final_topic] = count
+        if table.definition.rekey is not None:
+            specs.append(
+                TopicSpec(table.rekey_topic, count, replication, "delete", settings.topic_retention_ms, largest)
+            )
+        return specs
+
+    # --- assignment ----------------------------------------------------------------------------------------------------
+
+    async def assign(self, assigned: Iterable[TopicPartition]) -> None:
+        """Take over these partitions; returns at once, restoring goes on in the background."""
+        self._generation += 1
+        await self._cancel(self._restoring)
+        mine = {(topic, partition) for topic, partition in assigned if topic in self.input_topics}
+        for place in [place for place in self.lanes if place not in mine]:
+            await self.lanes.pop(place).stop()
+        for table in self.tables.values():
+            inputs = set(table.input_topics)
+            owned = {partition for topic, partition in mine if topic in inputs}
+            for partition in [p for p in table.live if p not in owned]:
+                self._close(table.live.pop(partition))
+        self._restoring = asyncio.create_task(self._take_over(mine), name="restore")
+        self._restoring.add_done_callback(self._check_task)
+
+    async def _take_over(self, mine: set[TopicPartition]) -> None:
+        requests: list[RestoreRequest] = []
+        by_request: dict[int, LivePartition] = {}
+        places = [
+            (table, partition)
+            for table in self.tables.values()
+            for partition in sorted({p for topic, p in mine if topic in table.input_topics})
+        ]
+        changelogs = [(table.changelog_topic, partition) for table, partition in places]
+        begins, ends = await asyncio.gather(self.admin.begin_offsets(changelogs), self.admin.end_offsets(changelogs))
+        bounds = await self._source_bounds(mine)
+        for table, partition in places:
+            live = table.live.get(partition)
+            if live is None:
+                store = await self._open(table.name, partition)
+                live = table.live[partition] = LivePartition(table, partition, store)
+                check_store(live, self.cluster_id)
+            place = (table.changelog_topic, partition)
+            request = RestoreRequest(
+                table.name,
+                partition,
+                table.changelog_topic,
+                live.store,
+                begins[place],
+                ends[place],
+                table.definition.window is not None,
+            )
+            requests.append(request)
+            by_request[id(request)] = live
+        generation = self._generation
+        pending: dict[TopicPartition, int] = {}
+        for table, partition in places:
+            for topic in table.input_topics:
+                pending[topic, partition] = pending.get((topic, partition), 0) + 1
+        failures: list[BaseException] = []
+        ready: asyncio.Queue[TopicPartition] = asyncio.Queue()
+
+        def restored(request: RestoreRequest) -> None:
+            if generation != self._generation:
+                return
+            live = by_request[id(request)]
+            try:
+                self._activate(live, request, bounds)
+            except Exception as problem:
+                failures.append(problem)
+                return
+            for topic in live.table.input_topics:
+                pending[topic, live.partition] -= 1
+                if pending[topic, live.partition] == 0:
+                    ready.put_nowait((topic, live.partition))
+
+        for topic, partition in mine - set(pending):
+            ready.put_nowait((topic, partition))  # only forwarded from, nothing to restore
+        reading = asyncio.create_task(
+            restore(
+                requests,
+                self.settings,
+                self.clock,
+                on_restored=restored,
+                is_wanted=lambda request: generation == self._generation,
+            )
+        )
+        try:
+            for _ in mine:
+                getter = asyncio.ensure_future(ready.get())
+                await asyncio.wait({getter, reading}, return_when=asyncio.FIRST_COMPLETED)
+                if not getter.done():
+                    await reading  # raises what went wrong
+                    await asyncio.sleep(0)
+                    if failures:
+                        raise failures[0]
+                await self._open_lane(await getter, bounds)
+            await reading
+        finally:
+            reading.cancel()
+        if failures:
+            raise failures[0]
+
+    def _activate(
+        self, live: LivePartition, request: RestoreRequest, bounds: Mapping[TopicPartition, SourceBounds]
+    ) -> None:
+        """Build the state over a restored store, or keep the one in memory where nothing was missing."""
+        table = live.table
+        if request.records:
+            live.restored_records += request.records
+            self.metrics.restore_records.labels(table.name).inc(request.records)
+        if live.state is None or request.records:
+            state = PartitionState(
+                table.definition,
+                live.partition,
+                live.store,
+                origins=table.origins,
+                cache_max_entries=self.settings.cache_max_entries,
+            )
+            checkpoint = state.checkpoint
+            here = {topic: bounds[topic, live.partition] for topic in table.input_topics}
+            if checkpoint is not None:
+                check_checkpoint(table, live.partition, checkpoint, self.cluster_id, here)
+            elif table.definition.start == "latest" and table.definition.rekey is None:
+                for index, topic in enumerate(table.input_topics):
+                    state.applied[index] = here[topic].end - 1
+            live.state = state
+        log.info(
+            "table %s, partition %d: ready, %d records from the changelog, %d keys",
+            table.name,
+            live.partition,
+            request.records,
+            live.state.key_count,
+        )
+        if self.on_restored is not None:
+            self.on_restored(live)
+
+    async def _open_lane(self, place: TopicPartition, bounds: Mapping[TopicPartition, SourceBounds]) -> None:
+        """Let the records of a source partition flow, from where the tables want them."""
+        assert self._positions is not None
+        topic, partition = place
+        lane = self.lanes.get(place)
+        if lane is not None:
+            await lane.stop()
+        taps = self._taps(topic, partition)
+        lane = SourceLane(
+            topic,
+            partition,
+            taps,
+            dead_letters=self.dead_letters,
+            metrics=self.metrics,
+            clock=self.clock,
+            max_future_ms=self.settings.max_future_ms,
+            max_record_bytes=self.settings.max_record_bytes,
+            queue_max_records=self.settings.batch_queue_max_records,
+        )
+        here = bounds[place]
+        fallback = here.committed if here.committed is not None else here.begin
+        wanted = [position if position is not None else fallback for position in (tap.position() for tap in taps)]
+        position = max(min(wanted), here.begin)
+        lane.applied = lane.durable = position - 1
+        self.lanes[place] = lane
+        await self._positions.seek_lane(topic, partition, position)
+        lane.start(self._positions.wake, self._on_failure)
+        lane.ready = True
+        self._positions.wake()
+
+    def _taps(self, topic: str, partition: int) -> list[Tap]:
+        taps: list[Tap] = []
+        for table in self.tables.values():
+            definition = table.definition
+            if definition.rekey is not None:
+                if topic == table.rekey_topic:
+                    taps.append(RekeyedTap(table.live[partition], 0, self.metrics))
+                elif topic == definition.sources[0].topic:
+                    taps.append(ForwardTap(table, partition, self.producer))
+                continue
+            for index, source in enumerate(definition.sources):
+                if source.topic == topic:
+                    taps.append(TableTap(table.live[partition], index, self.metrics))
+        return taps
+
+    async def _source_bounds(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, SourceBounds]:
+        wanted = list(places)
+        begins, ends, committed = await asyncio.gather(
+            self.admin.begin_offsets(wanted), self.admin.end_offsets(wanted), self.admin.committed(self.app_id, wanted)
+        )
+        return {place: SourceBounds(begins[place], ends[place], committed[place]) for place in wanted}
+
+    async def _open(self, table: str, partition: int) -> StateStore:
+        """Open a store; the previous owner on this machine may need a moment to let go of it."""
+        assert self._stores is not None
+        for attempt in range(_OPEN_TRIES):
+            try:
+                return self._stores.open(table, partition)
+            except StateError:
+                if attempt == _OPEN_TRIES - 1:
+                    raise
+                await asyncio.sleep(_OPEN_PAUSE_S * random.uniform(0.5, 1.0))
+        raise AssertionError("unreachable")
+
+    def _close(self, live: LivePartition) -> None:
+        live.state = None
+        live.store.close()
+
+    # --- revocation and checkpoints ------------------------------------------------------------------------------------
+
+    async def revoke(self) -> None:
+        """Stop all lanes and make what they merged durable; the partitions stay open until the next assignment."""
+        self._generation += 1
+        await self._cancel(self._restoring)
+        lanes = list(self.lanes.values())
+        for lane in lanes:
+            await lane.stop()
+        await self.flush()
+
+    async def flush(self) -> None:
+        """One checkpoint of everything."""
+        partitions = [live for table in self.tables.values() for live in table.live.values()]
+        await self._checkpointer.flush(partitions, self.lanes.values())
+
+    async def _flush_forever(self) -> None:
+        """Checkpoint after every interval, or earlier when much has piled up."""
+        interval_ms = self.settings.commit_interval_ms
+        step_s = min(interval_ms, 50) / 1000
+        due_ms = self.clock.monotonic_ms() + interval_ms
+        try:
+            while True:
+                await asyncio.sleep(step_s)
+                now_ms = self.clock.monotonic_ms()
+                if now_ms < due_ms and not self._much_is_pending():
+                    continue
+                self._close_idle(now_ms)
+                await self.flush()
+                due_ms = self.clock.monotonic_ms() + interval_ms
+        except asyncio.CancelledError:
+            raise
+        except Exception as problem:
+            self._on_failure(problem)
+
+    def _much_is_pending(self) -> bool:
+        return any(
+            live.state is not None and live.state.pending_bytes > self.settings.cache_max_bytes
+            for table in self.tables.values()
+            for live in table.live.values()
+        )
+
+    def _close_idle(self, now_ms: int) -> None:
+        """Where the idle time-out is set: close the windows of partitions that have been silent for so long."""
+        timeout_ms = self.settings.idle_timeout_ms
+        if not timeout_ms:
+            return
+        for lane in self.lanes.values():
+            if lane.ready and now_ms - lane.last_activity_ms > timeout_ms:
+                for tap in lane.taps:
+                    if isinstance(tap, TableTap) and tap.live.state is not None and tap.live.state.origins == 1:
+                        tap.live.state.advance_idle(tap.source)
+
+    def _committed(self, topic: str, partition: int) -> int:
+        position = self._positions.committed_position(topic, partition) if self._positions is not None else None
+        return -1 if position is None else position
+
+    # --- what others ask -----------------------------------------------------------------------------------------------
+
+    def held(self, topic: str, partition: int) -> bool:
+        """Whether this source partition must not be fetched now: it is being restored, or its queue is full."""
+        lane = self.lanes.get((topic, partition))
+        return lane is None or not lane.ready or lane.full
+
+    def unrestored(self) -> Sequence[str]:
+        """`table-partition` of everything that is assigned and not restored."""
+        return [
+            f"{table.name}-{live.partition}"
+            for table in self.tables.values()
+            for live in table.live.values()
+            if live.state is None
+        ]
+
+    @staticmethod
+    async def _cancel(task: "asyncio.Task[None] | None") -> None:
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _check_task(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._on_failure(task.exception() or RuntimeError("restoring ended"))

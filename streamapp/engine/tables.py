@@ -1,0 +1,235 @@
+"""The tables of an app as they run: their topics, the partitions that live here, and the taps that feed them."""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from streamapp.engine.lane import Decoded
+from streamapp.errors import RecordError
+from streamapp.kafka.partitioner import partition_for
+from streamapp.kafka.producer import DurableProducer, OutMessage
+from streamapp.metrics import Metrics
+from streamapp.records.codec import Codec
+from streamapp.state.batch import Batch
+from streamapp.state.definition import TableDefinition
+from streamapp.state.partition import PartitionState
+from streamapp.state.store import StateStore
+
+_ORIGIN_HEADER = "streamapp-origin"
+_ORIGIN = struct.Struct(">IQ")  # partition, offset
+
+
+@dataclass
+class LivePartition:
+    """One partition of one table on this worker.
+
+    Attributes:
+        store: open from the assignment on.
+        state: None until it is restored.
+    """
+
+    table: "RunningTable"
+    partition: int
+    store: StateStore
+    state: PartitionState | None = None
+    restored_records: int = 0
+
+    @property
+    def status(self) -> Literal["restoring", "active"]:
+        """Whether reads can be answered."""
+        return "restoring" if self.state is None else "active"
+
+
+@dataclass
+class RunningTable:
+    """A table with what it needs of Kafka. `partitions` and `topic_ids` are known once its topics are."""
+
+    definition: TableDefinition
+    app_id: str
+    partitions: int = 0
+    origins: int = 1
+    topic_ids: Sequence[str] = ()
+    changelog_id: str = ""
+    live: dict[int, LivePartition] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self.definition.name
+
+    @property
+    def changelog_topic(self) -> str:
+        """Where every value goes before it reaches the disk."""
+        return changelog_topic(self.app_id, self.name)
+
+    @property
+    def final_topic(self) -> str:
+        """Where closed windows go."""
+        return final_topic(self.app_id, self.name)
+
+    @property
+    def late_topic(self) -> str:
+        """Where records go that came too late."""
+        return f"{self.app_id}-{self.name}-late"
+
+    @property
+    def rekey_topic(self) -> str:
+        """Where the records of a re-keyed table pass through."""
+        return f"{self.app_id}-{self.name}-rekey"
+
+    @property
+    def input_topics(self) -> Sequence[str]:
+        """The topics whose records are merged: the sources, or the re-key topic."""
+        if self.definition.rekey is not None:
+            return (self.rekey_topic,)
+        return tuple(source.topic for source in self.definition.sources)
+
+    def partition_of(self, key: str) -> int:
+        """The partition that holds a key: the choice of Kafka's default partitioner."""
+        return partition_for(key.encode(), self.partitions)
+
+
+def changelog_topic(app_id: str, table: str) -> str:
+    """The name of a table's changelog."""
+    return f"{app_id}-{table}-changelog"
+
+
+def final_topic(app_id: str, table: str) -> str:
+    """The name of the topic of a table's closed windows."""
+    return f"{app_id}-{table}-final"
+
+
+class TableTap:
+    """Feeds one source of a table's partition."""
+
+    needs_key = True
+
+    def __init__(self, live: LivePartition, source: int, metrics: Metrics) -> None:
+        self.live = live
+        self.source = source
+        self.codec: Codec = live.table.definition.sources[source].codec
+        self.time_field = live.table.definition.sources[source].time_field
+        self._applied = metrics.records_applied.labels(live.table.name)
+        self._late = metrics.late_records.labels(live.table.name)
+
+    async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
+        """Merge a chunk."""
+        return self._merge(
+            Batch(
+                self.source,
+                self.source,
+                decoded.end,
+                decoded.offsets,
+                decoded.keys,
+                decoded.records,
+                decoded.times,
+                decoded.sequences,
+            )
+        )
+
+    def _merge(self, batch: Batch) -> Sequence[tuple[int, RecordError]]:
+        state = self.live.state
+        if state is None:
+            raise RuntimeError(f"{self.live.table.name}-{self.live.partition} got records before it was restored")
+        outcome = state.apply(batch)
+        if outcome.merged:
+            self._applied.inc(outcome.merged)
+        if outcome.late:
+            self._late.inc(outcome.late)
+        return [
+            (position, RecordError("aggregate_failed", f"table {self.live.table.name}: {problem!r}"[:500]))
+            for position, problem in outcome.failed
+        ]
+
+    def position(self) -> int | None:
+        """The offset after the last one merged."""
+        state = self.live.state
+        return None if state is None else state.applied[self.source] + 1
+
+
+class RekeyedTap(TableTap):
+    """Feeds a re-keyed table from its re-key topic: offsets and their order are those of the origin partitions."""
+
+    async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
+        """Merge a chunk, origin by origin; repeats of the forwarding are told by the origin's offset."""
+        rejects: list[tuple[int, RecordError]] = []
+        state = self.live.state
+        if state is None:
+            raise RuntimeError(f"{self.live.table.name}-{self.live.partition} got records before it was restored")
+        by_origin: dict[int, list[tuple[int, int]]] = {}
+        newest: dict[int, int] = {}
+        for index, raw in enumerate(decoded.raw):
+            header = next((value for name, value in raw.headers if name == _ORIGIN_HEADER), None)
+            if header is None or len(header) != _ORIGIN.size:
+                rejects.append((index, RecordError("missing_origin", f"expected the header {_ORIGIN_HEADER}")))
+                continue
+            origin, offset = _ORIGIN.unpack(header)
+            if origin < state.origins and offset > newest.get(origin, state.applied[origin]):
+                newest[origin] = offset
+                by_origin.setdefault(origin, []).append((index, offset))
+        for origin, found in by_origin.items():
+            picked = [index for index, _ in found]
+
+            def take(values: Sequence[Any], picked: Sequence[int] = picked) -> list[Any]:
+                return [values[index] for index in picked]
+
+            offsets = [offset for _, offset in found]
+            batch = Batch(
+                0,
+                origin,
+                offsets[-1],
+                offsets,
+                take(decoded.keys),
+                take(decoded.records),
+                take(decoded.times),
+                take(decoded.sequences),
+            )
+            rejects += [(picked[position], problem) for position, problem in self._merge(batch)]
+        return rejects
+
+    def position(self) -> int | None:
+        """Wherever the group is: a repeat is harmless here."""
+        return None
+
+
+class ForwardTap:
+    """Sends the records of a re-keyed table's source to the re-key topic, under their new key."""
+
+    needs_key = False
+
+    def __init__(self, table: RunningTable, partition: int, producer: DurableProducer) -> None:
+        source = table.definition.sources[0]
+        self.codec: Codec = source.codec
+        self.time_field = source.time_field
+        self._table = table
+        self._partition = partition
+        self._producer = producer
+
+    async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
+        """Forward a chunk and wait until all of it is acknowledged."""
+        rekey = self._table.definition.rekey
+        assert rekey is not None
+        rejects: list[tuple[int, RecordError]] = []
+        messages: list[OutMessage] = []
+        for index, (raw, record) in enumerate(zip(decoded.raw, decoded.records, strict=True)):
+            try:
+                key = rekey(record)
+                if not isinstance(key, str) or not key:
+                    raise TypeError(f"expected a key of text, got {key!r}")
+            except Exception as problem:  # a user's function
+                rejects.append((index, RecordError("key_failed", f"table {self._table.name}: {problem!r}"[:500])))
+                continue
+            origin = _ORIGIN.pack(self._partition, raw.offset)
+            messages.append(
+                OutMessage(self._table.rekey_topic, key.encode(), raw.value, headers=((_ORIGIN_HEADER, origin),))
+            )
+        await self._producer.send_all(messages)
+        return rejects
+
+    def position(self) -> int | None:
+        """Wherever the group is: a repeat is told by its origin."""
+        return None
+
+
+Assignment = Mapping[str, Sequence[int]]
