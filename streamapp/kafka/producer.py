@@ -10,6 +10,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError as ClientError
@@ -56,6 +57,8 @@ class _Pending:
     Filled in by whichever thread serves librdkafka's reports, so only operations that the interpreter makes atomic are
     used: `next` on a counter, `append`, and item assignment.
     """
+
+    __slots__ = ("_expected", "_loop", "_settled", "done", "errors", "offsets")
 
     def __init__(self, expected: int, loop: asyncio.AbstractEventLoop) -> None:
         self.offsets = [-1] * expected
@@ -223,21 +226,12 @@ class DurableProducer:
         Raises:
             ProduceError: the client can never send it (too large, unknown partition, fatal client state).
         """
-
-        def report(error: ClientError | None, acknowledged: Message) -> None:
-            if error is None:
-                on_delivery(None, acknowledged.offset())
-            else:
-                on_delivery(ProduceError(message.topic, 1, f"not acknowledged: {error.str()}"), None)
-
-        return self._produce(self._running(), message, report)
+        return self._produce(self._running(), message, partial(_report, message.topic, on_delivery))
 
     async def _hand_over(self, producer: Producer, messages: Sequence[OutMessage], pending: _Pending) -> None:
         for index, message in enumerate(messages):
-
-            def report(error: ClientError | None, acknowledged: Message, index: int = index) -> None:
-                pending.delivered(index, error, acknowledged)
-
+            # `partial` costs half of what a closure does here, and this is once per record
+            report = partial(pending.delivered, index)
             try:
                 # a full queue drains without any announcement that could be awaited
                 while not self._produce(producer, message, report):  # noqa: ASYNC110
@@ -281,3 +275,10 @@ class DurableProducer:
             except Exception:
                 # a caller's callback raised; losing this thread would silence every later acknowledgement
                 log.exception("a delivery callback failed")
+
+
+def _report(topic: str, on_delivery: Delivered, error: ClientError | None, message: Message) -> None:
+    if error is None:
+        on_delivery(None, message.offset())
+    else:
+        on_delivery(ProduceError(topic, 1, f"not acknowledged: {error.str()}"), None)
