@@ -131,6 +131,8 @@ _READ_KINDS = frozenset({"trade", "aggTrade", "bookTicker"})
 class BinanceProtocol(MarketProtocol):
     """The public market streams of Binance spot, combined into one connection."""
 
+    pings_count = True  # every 20 s, whatever the market does
+
     def __init__(self, feed: FeedSettings) -> None:
         options = parse_options(BinanceOptions, feed)
         streams = [f"{joined(symbol)}@{options.trades}" for symbol in feed.symbols]

@@ -166,7 +166,10 @@ class FeedProtocol:
         heartbeat_timeout_ms: a connection without any frame for this long is dead.
         max_frame_bytes: a longer frame is rejected unread.
         symbols: the instruments that were asked for, as `BASE-QUOTE` where known.
+        pings_count: whether the venue's WebSocket pings are its heartbeat. Elsewhere they prove a gateway alive, no more.
     """
+
+    pings_count = False
 
     def __init__(
         self,
