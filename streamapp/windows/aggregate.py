@@ -12,8 +12,6 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import polars as pl
 
-from streamapp.errors import ConfigurationError
-
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 JsonType = Literal["number", "integer", "string", "boolean", "object", "array", "any"]
 State: TypeAlias = list[Any]
@@ -137,19 +135,6 @@ class Aggregate(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.parameters()))})"
-
-
-def attribute_name(owner: str, parameter: str, value: object) -> str:
-    """`value`, checked to be usable as a record's attribute and a frame's column.
-
-    Raises:
-        ConfigurationError: it is not a plain identifier, or collides with the lane's own columns.
-    """
-    if not isinstance(value, str) or not value.isidentifier() or value.startswith("__"):
-        raise ConfigurationError(
-            f"{owner}: {parameter} must name an attribute of the record, such as 'price'; got {value!r}"
-        )
-    return value
 
 
 def finite(value: float | None) -> float | None:

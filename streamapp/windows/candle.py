@@ -1,7 +1,7 @@
 """OHLC candles with volume, VWAP and the taker's side, as one mergeable aggregate."""
 
 from collections.abc import Sequence
-from operator import attrgetter
+from typing import Any
 
 import polars as pl
 
@@ -14,10 +14,10 @@ from streamapp.windows.aggregate import (
     Order,
     OutputField,
     State,
-    attribute_name,
     finite,
     ratio,
 )
+from streamapp.windows.attributes import attribute_name, read_as
 
 COUNT, OPEN, HIGH, LOW, CLOSE, VOLUME, NOTIONAL, BUY, SELL = range(9)
 FIRST_TIME, FIRST_SEQUENCE, FIRST_OFFSET, LAST_TIME, LAST_SEQUENCE, LAST_OFFSET = range(9, 15)
@@ -57,7 +57,7 @@ class Candle(Aggregate):
         self.size = attribute_name("Candle", "size", size)
         self.side = side if side is None else attribute_name("Candle", "side", side)
         # A missing side reads the size in its place: a number equals neither word, so the hot path needs no branch.
-        self._read = attrgetter(self.price, self.size, self.side or self.size)
+        read_as(self, price=self.price, size=self.size, side=self.side or self.size)
 
     def inputs(self, source: int) -> tuple[str, ...]:
         """Price, size and, where there is one, side."""
@@ -71,13 +71,15 @@ class Candle(Aggregate):
         """No trade: count and sums 0, all else unknown."""
         return [0, None, None, None, None, 0.0, 0.0, 0.0, 0.0, None, -1, -1, None, -1, -1]
 
-    def add(self, state: State, record: object, order: Order, source: int = 0) -> None:
+    def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Count one trade in."""
-        price, size, side = self._read(record)
+        price = record.price
+        size = record.size
+        side = record.side
         if price is None or size is None:
             return
         notional = price * size
-        time = order[0]
+        time, sequence, offset = order
         count = state[COUNT]
         if count:
             if price > state[HIGH]:
@@ -85,16 +87,13 @@ class Candle(Aggregate):
             elif price < state[LOW]:
                 state[LOW] = price
             last = state[LAST_TIME]
-            if time > last or (time == last and order[1:] > (state[LAST_SEQUENCE], state[LAST_OFFSET])):
+            if time > last:
                 state[CLOSE] = price
-                _, state[LAST_SEQUENCE], state[LAST_OFFSET] = order
                 state[LAST_TIME] = time
-            # Not an `elif`: of two trades the later one to arrive may be the first by event time.
-            first = state[FIRST_TIME]
-            if time < first or (time == first and order[1:] < (state[FIRST_SEQUENCE], state[FIRST_OFFSET])):
-                state[OPEN] = price
-                _, state[FIRST_SEQUENCE], state[FIRST_OFFSET] = order
-                state[FIRST_TIME] = time
+                state[LAST_SEQUENCE] = sequence
+                state[LAST_OFFSET] = offset
+            else:
+                self._place(state, price, order)
         else:
             state[OPEN] = state[HIGH] = state[LOW] = state[CLOSE] = price
             state[FIRST_TIME:] = order + order
@@ -105,6 +104,15 @@ class Candle(Aggregate):
             state[BUY] += size
         elif side == "sell":
             state[SELL] += size
+
+    def _place(self, state: State, price: float, order: Order) -> None:
+        """Open or close by the full order: the record is not later than all others by its time alone."""
+        if order > tuple(state[LAST_TIME:]):
+            state[CLOSE] = price
+            state[LAST_TIME:] = order
+        if order < tuple(state[FIRST_TIME:LAST_TIME]):
+            state[OPEN] = price
+            state[FIRST_TIME:LAST_TIME] = order
 
     def merge(self, into: State, other: State) -> None:
         """Count another candle in."""

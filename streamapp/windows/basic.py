@@ -1,0 +1,224 @@
+"""Count, sum, mean, least and greatest: the aggregates whose state is the obvious one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, ratio
+from streamapp.windows.attributes import attribute_name, read_as
+
+
+class Count(Aggregate):
+    """The number of records, or of those in which an attribute is not None.
+
+    Args:
+        field: the attribute that must not be None; without one every record counts.
+    """
+
+    kind = "count"
+    slots = 1
+    fields = (OutputField("count", "integer", nullable=False, description="number of records"),)
+
+    def __init__(self, field: str | None = None) -> None:
+        self.field = field if field is None else attribute_name("Count", "field", field)
+        if self.field is not None:
+            vars(self)["add"] = self._add_present
+
+    def inputs(self, source: int) -> tuple[str, ...]:
+        """The attribute, if there is one."""
+        return () if self.field is None else (self.field,)
+
+    def required(self, source: int) -> tuple[str, ...]:
+        """None: the lane counts around nulls."""
+        return ()
+
+    def initial(self) -> State:
+        """Zero."""
+        return [0]
+
+    def add(self, state: State, record: object, order: Order, source: int = 0) -> None:
+        """Count one record in."""
+        state[0] += 1
+
+    def _add_present(self, state: State, record: object, order: Order, source: int = 0) -> None:
+        if getattr(record, self.field or "") is not None:
+            state[0] += 1
+
+    def merge(self, into: State, other: State) -> None:
+        """Add the counts."""
+        into[0] += other[0]
+
+    def _columns(self, source: int) -> list[pl.Expr]:
+        return [pl.len() if self.field is None else pl.col(self.field).count()]
+
+    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
+        """`count`."""
+        return {"count": state[0]}
+
+    def parameters(self) -> Sequence[object]:
+        """The attribute, if there is one."""
+        return () if self.field is None else (self.field,)
+
+
+class _OfField(Aggregate):
+    """An aggregate of the not-None values of one attribute."""
+
+    def __init__(self, field: str) -> None:
+        self.field = attribute_name(type(self).__name__, "field", field)
+        read_as(self, field=self.field)
+
+    def inputs(self, source: int) -> tuple[str, ...]:
+        """The attribute."""
+        return (self.field,)
+
+    def required(self, source: int) -> tuple[str, ...]:
+        """None: these columns skip nulls by themselves."""
+        return ()
+
+    def parameters(self) -> Sequence[object]:
+        """The attribute."""
+        return (self.field,)
+
+
+class Sum(_OfField):
+    """The sum of an attribute, as a floating number; 0 for no record.
+
+    Args:
+        field: the attribute to add up.
+    """
+
+    kind = "sum"
+    slots = 1
+    fields = (OutputField("sum", description="sum of the values; null once it is beyond a double"),)
+
+    def initial(self) -> State:
+        """Zero."""
+        return [0.0]
+
+    def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
+        """Add one value."""
+        value = record.field
+        if value is not None:
+            state[0] += value
+
+    def merge(self, into: State, other: State) -> None:
+        """Add the sums."""
+        into[0] += other[0]
+
+    def _columns(self, source: int) -> list[pl.Expr]:
+        return [pl.col(self.field).cast(pl.Float64).sum()]
+
+    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
+        """`sum`."""
+        return {"sum": finite(state[0])}
+
+
+class Mean(_OfField):
+    """The arithmetic mean of an attribute; null for no record.
+
+    Args:
+        field: the attribute to average.
+    """
+
+    kind = "mean"
+    slots = 2
+    fields = (OutputField("mean", description="arithmetic mean of the values"),)
+
+    def initial(self) -> State:
+        """Sum and count, both zero."""
+        return [0.0, 0]
+
+    def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
+        """Add one value."""
+        value = record.field
+        if value is not None:
+            state[0] += value
+            state[1] += 1
+
+    def merge(self, into: State, other: State) -> None:
+        """Add sums and counts."""
+        into[0] += other[0]
+        into[1] += other[1]
+
+    def _columns(self, source: int) -> list[pl.Expr]:
+        value = pl.col(self.field)
+        return [value.cast(pl.Float64).sum(), value.count()]
+
+    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
+        """`mean`."""
+        return {"mean": ratio(state[0], state[1])}
+
+
+class Min(_OfField):
+    """The least value of an attribute (numbers, or text by code point); null for no record.
+
+    Args:
+        field: the attribute to compare.
+    """
+
+    kind = "min"
+    slots = 1
+    fields = (OutputField("min", description="least value"),)
+
+    def initial(self) -> State:
+        """No value."""
+        return [None]
+
+    def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
+        """Compare one value."""
+        value = record.field
+        if value is not None:
+            least = state[0]
+            if least is None or value < least:
+                state[0] = value
+
+    def merge(self, into: State, other: State) -> None:
+        """Keep the lesser."""
+        value = other[0]
+        if value is not None and (into[0] is None or value < into[0]):
+            into[0] = value
+
+    def _columns(self, source: int) -> list[pl.Expr]:
+        return [pl.col(self.field).min()]
+
+    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
+        """`min`."""
+        return {"min": state[0]}
+
+
+class Max(_OfField):
+    """The greatest value of an attribute (numbers, or text by code point); null for no record.
+
+    Args:
+        field: the attribute to compare.
+    """
+
+    kind = "max"
+    slots = 1
+    fields = (OutputField("max", description="greatest value"),)
+
+    def initial(self) -> State:
+        """No value."""
+        return [None]
+
+    def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
+        """Compare one value."""
+        value = record.field
+        if value is not None:
+            greatest = state[0]
+            if greatest is None or value > greatest:
+                state[0] = value
+
+    def merge(self, into: State, other: State) -> None:
+        """Keep the greater."""
+        value = other[0]
+        if value is not None and (into[0] is None or value > into[0]):
+            into[0] = value
+
+    def _columns(self, source: int) -> list[pl.Expr]:
+        return [pl.col(self.field).max()]
+
+    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
+        """`max`."""
+        return {"max": state[0]}
