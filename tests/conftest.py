@@ -1,6 +1,7 @@
 """Fixtures that every tier shares."""
 
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -20,3 +21,11 @@ def kafka() -> Iterator[str]:
 
     with EmbeddedKafka() as broker:
         yield broker.bootstrap
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

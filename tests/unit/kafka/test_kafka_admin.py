@@ -1,0 +1,31 @@
+import pytest
+
+from streamapp.errors import BrokerUnavailableError, TopicMismatchError
+from streamapp.kafka.admin import KafkaAdmin, TopicDescription, _check_topic
+from streamapp.kafka.topics import TopicSpec
+from streamapp.settings import Settings
+
+
+def description(partitions=4, cleanup="delete"):
+    return TopicDescription("t", "id", partitions, 1, config={"cleanup.policy": cleanup})
+
+
+def test_check_topic_with_other_partitions_says_both_numbers():
+    with pytest.raises(TopicMismatchError, match=r"expected 8 partitions.* has 4.*declare 4") as caught:
+        _check_topic(TopicSpec("t", 8), description(partitions=4))
+    assert caught.value.topic == "t"
+
+
+def test_check_topic_that_should_be_compacted_is_refused():
+    with pytest.raises(TopicMismatchError, match=r"cleanup\.policy=compact"):
+        _check_topic(TopicSpec("t", 4, cleanup="compact"), description())
+
+
+def test_check_topic_ignores_the_order_of_policies():
+    _check_topic(TopicSpec("t", 4, cleanup="compact,delete"), description(cleanup="delete,compact"))
+
+
+async def test_admin_without_a_broker_says_what_to_do(free_port):
+    admin = KafkaAdmin(Settings(kafka_brokers=f"127.0.0.1:{free_port}", kafka_request_timeout_ms=300))
+    with pytest.raises(BrokerUnavailableError, match="streamapp kafka"):
+        await admin.cluster_id()
