@@ -19,6 +19,10 @@ class UnsafeBindError(ConfigurationError):
     """The web server was asked to listen beyond loopback without any token."""
 
 
+class FeedError(StreamAppError):
+    """A feed ended for good, or what it had brought could not be delivered."""
+
+
 class RecordingError(StreamAppError):
     """A recorded session cannot be read or written."""
 
@@ -64,12 +68,14 @@ class ProduceError(KafkaError):
     Attributes:
         topic: where it was to go.
         failed: how many records of the call were not acknowledged.
+        record_at_fault: whether Kafka refuses this very record (too large, invalid), so that a retry cannot help.
     """
 
-    def __init__(self, topic: str, failed: int, message: str) -> None:
+    def __init__(self, topic: str, failed: int, message: str, *, record_at_fault: bool = False) -> None:
         super().__init__(message)
         self.topic = topic
         self.failed = failed
+        self.record_at_fault = record_at_fault
 
 
 class TopicMismatchError(KafkaError):

@@ -166,10 +166,12 @@ class FeedProtocol:
         heartbeat_timeout_ms: a connection without any frame for this long is dead.
         max_frame_bytes: a longer frame is rejected unread.
         symbols: the instruments that were asked for, as `BASE-QUOTE` where known.
+        topics: where its records go; those that are not built in are created by the bridge.
         pings_count: whether the venue's WebSocket pings are its heartbeat. Elsewhere they prove a gateway alive, no more.
     """
 
     pings_count = False
+    topics: Sequence[str] = ()
 
     def __init__(
         self,

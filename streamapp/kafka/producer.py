@@ -28,6 +28,11 @@ _RECORDS_PER_TURN = 2_000
 #: how long the poll thread sleeps inside librdkafka when nothing arrives; it is woken by events, this bounds `stop`
 _POLL_S = 0.1
 
+#: errors that stay however often the same record is sent
+_RECORD_AT_FAULT = frozenset(
+    {ClientError.MSG_SIZE_TOO_LARGE, ClientError.INVALID_RECORD, ClientError.INVALID_MSG, ClientError.INVALID_MSG_SIZE}
+)
+
 Delivered = Callable[[Exception | None, int | None], None]
 
 
@@ -260,7 +265,9 @@ class DurableProducer:
         except BufferError:
             return False
         except KafkaException as problem:
-            raise ProduceError(topic, 1, f"cannot send to {topic}: {problem.args[0].str()}") from problem
+            error: ClientError = problem.args[0]
+            text = f"cannot send to {topic}: {error.str()}"
+            raise ProduceError(topic, 1, text, record_at_fault=error.code() in _RECORD_AT_FAULT) from problem
         return True
 
     def _running(self) -> Producer:
@@ -281,4 +288,5 @@ def _report(topic: str, on_delivery: Delivered, error: ClientError | None, messa
     if error is None:
         on_delivery(None, message.offset())
     else:
-        on_delivery(ProduceError(topic, 1, f"not acknowledged: {error.str()}"), None)
+        text = f"not acknowledged: {error.str()}"
+        on_delivery(ProduceError(topic, 1, text, record_at_fault=error.code() in _RECORD_AT_FAULT), None)
