@@ -1,0 +1,98 @@
+"""Puts all routes onto an aiohttp application: Faust's own in a worker, a fresh one in tests."""
+
+from typing import Any
+
+from aiohttp import web
+
+from streamapp.clock import Clock, SystemClock
+from streamapp.metrics import Metrics
+from streamapp.queries.model import Queries
+from streamapp.settings import Settings
+from streamapp.views.auth import Authenticator
+from streamapp.views.binding import HostCheck
+from streamapp.views.dashboard import DashboardViews
+from streamapp.views.guard import Guard, Route
+from streamapp.views.metrics_view import MetricsView
+from streamapp.views.openapi import OpenApiView
+from streamapp.views.rest import RestViews
+from streamapp.views.sse import StreamViews
+from streamapp.views.status import HealthSource, StatusViews
+
+
+def runner_options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments for `aiohttp.web.AppRunner` that bound what a connection may cost before a request is whole.
+
+    `keepalive_timeout` closes connections on which no whole request head arrives, aiohttp's own limits refuse long lines
+    and many headers, and `handler_cancellation` frees a stream as soon as its client is gone.
+    """
+    return {
+        "access_log": None,
+        "handler_cancellation": True,
+        "keepalive_timeout": settings.http_idle_timeout_ms / 1000,
+        "lingering_time": 2.0,
+        "max_field_size": 8_190,
+        "max_headers": 64,
+        "max_line_size": 8_190,
+        "shutdown_timeout": 5.0,
+    }
+
+
+def attach(
+    application: web.Application,
+    queries: Queries,
+    settings: Settings,
+    metrics: Metrics,
+    clock: Clock,
+    *,
+    health: HealthSource | None = None,
+) -> list[Route]:
+    """Add every route of the contract (all but `/mcp`) to an application that has not started.
+
+    Handlers are wrapped one by one; the only middleware answers for paths that nobody routes. Attach before others add a
+    route for `/`: the first one wins. Listening is the caller's business, and `binding.check_bind` comes before it.
+
+    Args:
+        application: Faust's `app.web.web_app`, or any other.
+        queries: answers all reads.
+        settings: limits, time-outs and tokens; ConfigurationError when the tokens cannot be read.
+        metrics: what `/metrics` shows, and where requests are counted.
+        clock: for rate limits and throughput.
+        health: a further condition for `/health/ready`: a reason not to be ready, or None.
+
+    Returns:
+        The routes, for whoever wants to list them.
+    """
+    authenticator = Authenticator(settings, clock)
+    guard = Guard(settings, metrics, authenticator, HostCheck(settings))
+    status = StatusViews(queries, clock, health)
+    streams = StreamViews(queries, settings, metrics, status)
+    routes = [
+        *RestViews(queries, settings).routes(),
+        *streams.routes(),
+        *status.routes(),
+        *MetricsView(metrics).routes(),
+        *OpenApiView(queries, settings).routes(),
+        *DashboardViews(settings, authenticator).routes(),
+    ]
+    for route in routes:
+        if route.method == "GET":
+            application.router.add_get(route.path, guard.wrap(route))
+        else:
+            application.router.add_post(route.path, guard.wrap(route))
+    application.middlewares.append(guard.unmatched())
+    application.on_shutdown.append(streams.close)
+    return routes
+
+
+def application(
+    queries: Queries,
+    settings: Settings,
+    *,
+    metrics: Metrics | None = None,
+    clock: Clock | None = None,
+    health: HealthSource | None = None,
+) -> web.Application:
+    """A stand-alone application with the same routes, for tests and for whoever serves reads without Faust."""
+    app = web.Application()
+    attach(app, queries, settings, metrics or Metrics(), clock or SystemClock(), health=health)
+    return app

@@ -1,0 +1,159 @@
+"""What happens around every handler: admission, time-out, errors, headers, metrics.
+
+Handlers are wrapped one by one, so nothing here touches routes that somebody else mounted on the same application.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
+
+from streamapp.errors import QueryError, TooLargeError
+from streamapp.metrics import Metrics
+from streamapp.queries.model import caller_token
+from streamapp.settings import Settings
+from streamapp.views.auth import Authenticator
+from streamapp.views.binding import HostCheck
+from streamapp.views.deadlines import Deadlines
+from streamapp.views.problems import MethodNotAllowedError, NotFoundError, RequestTimeoutError, problem
+from streamapp.views.responses import SECURITY_HEADERS
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Scope = Literal["read", "metrics", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of the HTTP interface.
+
+    Attributes:
+        method: `GET` (which brings `HEAD` along) or `POST`.
+        path: aiohttp's pattern.
+        handler: answers, or raises a QueryError.
+        scope: what a token must open; None for what is open to everybody.
+        streams: the answer goes on for as long as the client listens, so no time-out holds and no duration is counted.
+        name: the path as metrics and the OpenAPI document show it, where the pattern has a regular expression in it.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    handler: Handler
+    scope: Scope | None
+    streams: bool = False
+    name: str = ""
+
+    @property
+    def template(self) -> str:
+        """The path with its parameters in braces: bounded in number, unlike the paths that are asked for."""
+        return self.name or self.path
+
+
+class Guard:
+    """Wraps handlers; one per application."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, authenticator: Authenticator, hosts: HostCheck) -> None:
+        self._timeout_s = settings.request_timeout_ms / 1000
+        self._deadlines = Deadlines(self._timeout_s)
+        self._url_max_bytes = settings.url_max_bytes
+        self._body_max_bytes = settings.max_body_bytes
+        self._metrics = metrics
+        self._authenticator = authenticator
+        self._hosts = hosts
+
+    def admit(self, request: web.Request, scope: Scope | None) -> None:
+        """Refuse foreign hosts, oversized requests and whoever lacks the scope; the QueryError says why."""
+        self._hosts.check(request)
+        if len(request.raw_path) > self._url_max_bytes:
+            raise TooLargeError(
+                f"path and query may have {self._url_max_bytes} bytes, got {len(request.raw_path)};"
+                " ask for fewer keys at once"
+            )
+        length = request.content_length if hdrs.CONTENT_LENGTH in request.headers else None
+        if length is not None and length > self._body_max_bytes:
+            raise TooLargeError(f"a request body may have {self._body_max_bytes} bytes, got {length}")
+        if scope is not None:
+            token = self._authenticator.authorize(request, scope)
+            if token is not None:
+                caller_token.set(token)
+
+    def wrap(self, route: Route) -> Handler:
+        """The handler with everything around it."""
+        handler, scope, streams, template = route.handler, route.scope, route.streams, route.template
+        seconds = self._metrics.request_seconds.labels(route=template)
+        counters = {}  # by status; looking up labels costs more than counting
+        deadlines = self._deadlines
+
+        async def bounded(request: web.Request, started: float) -> web.StreamResponse:
+            task = cast("asyncio.Task[object]", asyncio.current_task())
+            deadlines.enter(task, started)
+            try:
+                return await handler(request)
+            except asyncio.CancelledError:
+                if deadlines.expired(task):
+                    raise TimeoutError from None
+                raise
+            finally:
+                deadlines.leave(task)
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            now = asyncio.get_running_loop().time
+            started = now()
+            response: web.StreamResponse
+            try:
+                self.admit(request, scope)
+                response = await (handler(request) if streams else bounded(request, started))
+            except QueryError as error:
+                response = problem(error)
+            except TimeoutError:
+                response = problem(RequestTimeoutError(f"no answer within {self._timeout_s:g} s; try again"))
+            except web.HTTPException:
+                raise
+            except ConnectionError:
+                raise  # the client went away in the middle of its stream
+            except Exception:
+                logger.exception("%s %s failed", request.method, template)
+                response = problem(QueryError("the request failed here; the worker's log says why"))
+            if not response.prepared:
+                response.headers.update(SECURITY_HEADERS)
+            if response.status == 413:
+                response.force_close()  # what is still on its way is not worth reading
+            status = response.status
+            if status not in counters:
+                counters[status] = self._metrics.requests.labels(route=template, status=str(status))
+            counters[status].inc()
+            if not streams:
+                seconds.observe(now() - started)
+            return response
+
+        return guarded
+
+    def unmatched(self) -> Middleware:
+        """A middleware that answers for paths and methods without any route; all others pass through it untouched."""
+
+        @web.middleware
+        async def answer_unmatched(request: web.Request, handler: Handler) -> web.StreamResponse:
+            missing = request.match_info.http_exception
+            if missing is None:
+                return await handler(request)
+            try:
+                self.admit(request, None)
+            except QueryError as error:
+                response = problem(error)
+            else:
+                if isinstance(missing, web.HTTPMethodNotAllowed):
+                    allowed = ", ".join(sorted(missing.allowed_methods))
+                    response = problem(MethodNotAllowedError(f"{request.method} is not allowed here; use {allowed}"))
+                    response.headers[hdrs.ALLOW] = allowed
+                else:
+                    response = problem(NotFoundError("no route has this path; /openapi.json lists them all"))
+            response.headers.update(SECURITY_HEADERS)
+            self._metrics.requests.labels(route="unmatched", status=str(response.status)).inc()
+            return response
+
+        return answer_unmatched

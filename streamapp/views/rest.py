@@ -1,0 +1,162 @@
+"""The reads of the contract as HTTP routes. Every answer is JSON; parameters are strict; cursors are passed through."""
+
+from aiohttp import web
+
+from streamapp.errors import BadParameterError, QueryError
+from streamapp.queries.model import HOP_HEADER, Queries
+from streamapp.settings import Settings
+from streamapp.views.guard import Route
+from streamapp.views.parameters import Parameters, checked_key, key_list
+from streamapp.views.responses import answer
+from streamapp.views.serialise import describe_table, dumps, encode_items, encode_page, encode_reading, failed_item
+
+_TABLE = "/v1/tables/{table}"
+_KEY = _TABLE + "/keys/{key}"
+_CURSOR_MAX_CHARS = 2_048
+_EPOCH_MS_MAX = 9_999_999_999_999_999
+DEFAULT_PAGE = 100
+DEFAULT_TOP = 10
+
+
+def _forwarded(request: web.Request) -> bool:
+    """Whether another worker already forwarded this read; it must not travel on."""
+    return HOP_HEADER in request.headers
+
+
+class RestViews:
+    """Handlers over `Queries`."""
+
+    def __init__(self, queries: Queries, settings: Settings) -> None:
+        self._queries = queries
+        self._limit_max = settings.page_limit_max
+
+    def routes(self) -> list[Route]:
+        """Every route; the point read comes first, because paths are tried in this order.
+
+        A key may hold slashes as they are; only one that ends in `/windows` needs `%2F` there.
+        """
+        return [
+            Route("GET", f"{_TABLE}/keys/{{key:.+(?<!/windows)}}", self.get, "read", name=_KEY),
+            Route("GET", "/v1/tables", self.tables, "read"),
+            Route("GET", _TABLE, self.table, "read"),
+            Route("GET", f"{_TABLE}/keys", self.keys, "read"),
+            Route("GET", f"{_TABLE}/keys/{{key:.+}}/windows", self.windows, "read", name=f"{_KEY}/windows"),
+            Route("GET", f"{_TABLE}/values", self.values, "read"),
+            Route("GET", f"{_TABLE}/top", self.top, "read"),
+        ]
+
+    async def tables(self, request: web.Request) -> web.Response:
+        """`GET /v1/tables`."""
+        Parameters(request, ())
+        body = dumps({"tables": [describe_table(info) for info in self._queries.tables()]})
+        return answer(request, body, body)
+
+    async def table(self, request: web.Request) -> web.Response:
+        """`GET /v1/tables/{table}`: one entry of the list."""
+        Parameters(request, ())
+        body = dumps(describe_table(self._queries.table(request.match_info["table"])))
+        return answer(request, body, body)
+
+    async def keys(self, request: web.Request) -> web.Response:
+        """`GET /v1/tables/{table}/keys?prefix=&limit=&cursor=`."""
+        parameters = Parameters(request, ("prefix", "limit", "cursor"))
+        table = request.match_info["table"]
+        page = await self._queries.keys(
+            table,
+            prefix=parameters.text("prefix") or "",
+            limit=self._limit(parameters, DEFAULT_PAGE),
+            cursor=self._cursor(parameters),
+            local_only=_forwarded(request),
+        )
+        return answer(request, *encode_page(page, table=table))
+
+    async def get(self, request: web.Request) -> web.Response:
+        """`GET /v1/tables/{table}/keys/{key}?at=&max_staleness_ms=`: one value.
+
+        A 304 carries how fresh the unchanged value is as `Streamapp-As-Of` and `Streamapp-Staleness-Ms`.
+        """
+        at = max_staleness_ms = None
+        if request.rel_url.raw_query_string:
+            parameters = Parameters(request, ("at", "max_staleness_ms"))
+            at = parameters.integer("at", minimum=0, maximum=_EPOCH_MS_MAX)
+            max_staleness_ms = parameters.integer("max_staleness_ms", minimum=0)
+        reading = await self._queries.get(
+            request.match_info["table"],
+            checked_key(request.match_info["key"]),
+            at=at,
+            max_staleness_ms=max_staleness_ms,
+            local_only=_forwarded(request),
+        )
+        body, tag = encode_reading(reading)
+        unchanged = None
+        if "If-None-Match" in request.headers:
+            unchanged = {
+                "Streamapp-As-Of": str(reading.freshness.as_of),
+                "Streamapp-Staleness-Ms": str(reading.freshness.staleness_ms),
+            }
+        return answer(request, body, tag, unchanged_headers=unchanged)
+
+    async def values(self, request: web.Request) -> web.Response:
+        """`GET /v1/tables/{table}/values?keys=A,B&max_staleness_ms=`: readings in the order asked, errors in place."""
+        parameters = Parameters(request, ("keys", "max_staleness_ms"))
+        table = request.match_info["table"]
+        keys = key_list(request, self._limit_max)
+        found = await self._queries.values(
+            table, keys, max_staleness_ms=parameters.integer("max_staleness_ms", minimum=0)
+        )
+        items: list[object] = []
+        for key, item in zip(keys, found, strict=True):
+            if isinstance(item, QueryError):
+                items.append(failed_item(table, key, item))
+            elif isinstance(item, Exception):
+                raise item
+            else:
+                items.append(item)
+        array, tag = encode_items(items)
+        return answer(request, dumps({"table": table})[:-1] + b',"items":' + array + b"}", tag)
+
+    async def windows(self, request: web.Request) -> web.Response:
+        """`GET /v1/tables/{table}/keys/{key}/windows?from=&to=&limit=&cursor=`: by start, `from` <= start < `to`."""
+        parameters = Parameters(request, ("from", "to", "limit", "cursor"))
+        table, key = request.match_info["table"], checked_key(request.match_info["key"])
+        start = parameters.integer("from", minimum=0, maximum=_EPOCH_MS_MAX)
+        end = parameters.integer("to", minimum=0, maximum=_EPOCH_MS_MAX)
+        if start is not None and end is not None and end < start:
+            raise BadParameterError("to", f"to must not be before from, got from={start} and to={end}")
+        page = await self._queries.windows(
+            table,
+            key,
+            start=start,
+            end=end,
+            limit=self._limit(parameters, DEFAULT_PAGE),
+            cursor=self._cursor(parameters),
+            local_only=_forwarded(request),
+        )
+        return answer(request, *encode_page(page, table=table, key=key))
+
+    async def top(self, request: web.Request) -> web.Response:
+        """`GET /v1/tables/{table}/top?by=FIELD&order=&limit=`: the newest values of all keys, ordered by one number."""
+        parameters = Parameters(request, ("by", "order", "limit"))
+        table = request.match_info["table"]
+        by = parameters.text("by")
+        if not by:
+            raise BadParameterError("by", "by must name a numeric field of the table; /v1/tables lists them")
+        order = parameters.choice("order", ("asc", "desc"), "desc")
+        page = await self._queries.top(
+            table,
+            by=by,
+            order="asc" if order == "asc" else "desc",
+            limit=self._limit(parameters, DEFAULT_TOP),
+            local_only=_forwarded(request),
+        )
+        return answer(request, *encode_page(page, table=table, by=by, order=order))
+
+    def _limit(self, parameters: Parameters, default: int) -> int:
+        given = parameters.integer("limit", minimum=1, maximum=self._limit_max)
+        return min(default, self._limit_max) if given is None else given
+
+    def _cursor(self, parameters: Parameters) -> str | None:
+        cursor = parameters.text("cursor")
+        if cursor is not None and not 0 < len(cursor) <= _CURSOR_MAX_CHARS:
+            raise BadParameterError("cursor", "cursor must be one that an earlier page of this route gave")
+        return cursor
