@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     KafkaException,
     TopicCollection,
     TopicPartition,
@@ -184,16 +184,7 @@ class KafkaAdmin:
         wanted = [(topic, partition) for topic, partition in tps]
         if not wanted:
             return {}
-        request = ConsumerGroupTopicPartitions(group, [TopicPartition(*tp) for tp in wanted])
-        answers = await self._ask_each(
-            lambda client, t: client.list_consumer_group_offsets([request], request_timeout=t),
-            absent=ClientError.GROUP_ID_NOT_FOUND,
-        )
-        committed: dict[TopicPartitionKey, int | None] = dict.fromkeys(wanted)
-        if answers[group] is not None:
-            for entry in answers[group].topic_partitions:
-                committed[entry.topic, entry.partition] = entry.offset if entry.offset >= 0 else None
-        return committed
+        return await asyncio.to_thread(self._committed_sync, group, wanted)
 
     async def group_members(self, group: str) -> int:
         """How many members a consumer group has right now; 0 where there is no such group."""
@@ -259,6 +250,19 @@ class KafkaAdmin:
         answers = await self._ask_each(lambda client, t: client.list_offsets(request, request_timeout=t))
         return {(tp.topic, tp.partition): answer.offset for tp, answer in answers.items()}
 
+    def _committed_sync(self, group: str, tps: Sequence[TopicPartitionKey]) -> dict[TopicPartitionKey, int | None]:
+        # Not by the admin client: librdkafka 2.16 dereferences null (and takes the process along) when a coordinator
+        # answers its ListConsumerGroupOffsets with "not coordinator", as one does that is still loading. A consumer
+        # that never subscribes asks the same, waits for the coordinator, and does not become a member.
+        consumer = Consumer({**self._config, "group.id": group, "enable.auto.commit": False}, logger=log)
+        try:
+            answers = consumer.committed([TopicPartition(*tp) for tp in tps], timeout=self._timeout_ms / 1000)
+        except KafkaException as problem:
+            raise self._failure(problem) from problem
+        finally:
+            consumer.close()
+        return {(entry.topic, entry.partition): entry.offset if entry.offset >= 0 else None for entry in answers}
+
     async def _ask(self, request: Callable[[AdminClient, float], "Future[Any]"]) -> Any:
         answers = await self._ask_each(lambda client, t: {"": request(client, t)})
         return answers[""]
@@ -295,12 +299,15 @@ class KafkaAdmin:
         except TimeoutError:
             raise self._unavailable("no answer at all") from None
         except KafkaException as problem:
-            error = problem.args[0]
-            if error.code() in _UNREACHABLE:
-                raise self._unavailable(error.str()) from problem
-            kind = _PassingError if error.code() in _PASSING else KafkaError
-            raise kind(f"Kafka at {self._brokers} refused: {error.str()}") from problem
+            raise self._failure(problem) from problem
         return answers
+
+    def _failure(self, problem: KafkaException) -> KafkaError:
+        error = problem.args[0]
+        if error.code() in _UNREACHABLE:
+            return self._unavailable(error.str())
+        kind = _PassingError if error.code() in _PASSING else KafkaError
+        return kind(f"Kafka at {self._brokers} refused: {error.str()}")
 
     def _unavailable(self, detail: str) -> BrokerUnavailableError:
         return BrokerUnavailableError(
