@@ -89,8 +89,15 @@ async def restore(
     def report(request: RestoreRequest) -> None:
         loop.call_soon_threadsafe(on_restored, request)
 
-    if behind:
-        await asyncio.to_thread(_read, behind, settings, clock, report, is_wanted)
+    if not behind:
+        return
+    reading = asyncio.ensure_future(asyncio.to_thread(_read, behind, settings, clock, report, is_wanted))
+    try:
+        await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        # the thread ends by itself once nothing is wanted; until then nobody else may touch these stores
+        await asyncio.wait({reading})
+        raise
 
 
 def _read(

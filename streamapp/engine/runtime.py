@@ -181,8 +181,8 @@ class Engine:
                 waiting.remove(table)
                 specs += self._table_topics(table, counts)
         await self.admin.ensure_topics(specs)
-        names = sorted({name for t in self.tables.values() for name in (*t.input_topics, t.changelog_topic)})
-        described = await self.admin.describe_topics(names, with_config=False)
+        used = sorted({name for t in self.tables.values() for name in (*t.input_topics, t.changelog_topic)})
+        described = await self.admin.describe_topics(used, with_config=False)
         ids = {name: description.topic_id for name, description in described.items() if description is not None}
         for table in self.tables.values():
             table.topic_ids = tuple(ids[topic] for topic in table.input_topics)
@@ -284,7 +284,7 @@ class Engine:
                 return
             for topic in live.table.input_topics:
                 pending[topic, live.partition] -= 1
-                if pending[topic, live.partition] == 0:
+                if pending[topic, live.partition] == 0 and (topic, live.partition) in mine:
                     ready.put_nowait((topic, live.partition))
 
         for topic, partition in mine - set(pending):
@@ -310,7 +310,7 @@ class Engine:
                 await self._open_lane(await getter, bounds)
             await reading
         finally:
-            reading.cancel()
+            await self._cancel(reading)
         if failures:
             raise failures[0]
 
@@ -479,6 +479,11 @@ class Engine:
         """Whether this source partition must not be fetched now: it is being restored, or its queue is full."""
         lane = self.lanes.get((topic, partition))
         return lane is None or not lane.ready or lane.full
+
+    @property
+    def settled(self) -> bool:
+        """Whether an assignment has come and every lane that it brought is open."""
+        return self._generation > 0 and self._restoring is not None and self._restoring.done()
 
     def unrestored(self) -> Sequence[str]:
         """`table-partition` of everything that is assigned and not restored."""

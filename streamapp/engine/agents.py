@@ -1,0 +1,95 @@
+"""What keeps an agent from losing a record: its failure and its cancellation are not acknowledgements.
+
+Faust acknowledges a record in a `finally`, so one whose agent raised, or was cancelled half-way, would be gone. Here the
+first becomes a dead letter before it counts as done, and the second stays uncommitted and is delivered again.
+"""
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from faust.exceptions import KeyDecodeError
+from faust.topics import Topic
+
+from streamapp.errors import RecordError
+
+if TYPE_CHECKING:
+    from streamapp.app import StreamApp
+
+AgentFunction = Callable[..., Any]
+
+
+def guarded(app: "StreamApp", function: AgentFunction) -> AgentFunction:
+    """Wrap an agent's function so that the record it was working on is kept when it fails or is cancelled."""
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def generating(*args: Any, **kwargs: Any) -> Any:
+            stream = args[-1]
+            try:
+                async for value in function(*args, **kwargs):
+                    yield value
+            except asyncio.CancelledError:
+                _give_back(app, stream)
+                raise
+            except Exception as problem:
+                await _bury(app, stream, problem)
+                raise
+
+        return generating
+
+    @functools.wraps(function)
+    async def running(*args: Any, **kwargs: Any) -> None:
+        stream = args[-1]
+        try:
+            await function(*args, **kwargs)
+        except asyncio.CancelledError:
+            _give_back(app, stream)
+            raise
+        except Exception as problem:
+            await _bury(app, stream, problem)
+            raise
+
+    return running
+
+
+def _give_back(app: "StreamApp", stream: Any) -> None:
+    event = getattr(stream, "current_event", None)
+    message = getattr(event, "message", None)
+    if message is not None and message.tp is not None:
+        app.consumer.refuse(message.tp, message.offset)
+
+
+async def _bury(app: "StreamApp", stream: Any, problem: Exception) -> None:
+    event = getattr(stream, "current_event", None)
+    message = getattr(event, "message", None)
+    if message is not None:
+        await bury_message(app, message, RecordError("agent_failed", repr(problem)[:500]))
+
+
+async def bury_message(app: "StreamApp", message: Any, problem: RecordError) -> None:
+    """Make the dead letter of a message durable."""
+    engine = app.engine
+    letter = engine.dead_letters.make(message.topic, message.partition, message, problem)
+    if letter is not None:
+        await engine.producer.send_all([letter])
+
+
+class StreamTopic(Topic):  # type: ignore[misc]
+    """A Faust topic whose unreadable records become dead letters."""
+
+    app: "StreamApp"
+
+    async def on_key_decode_error(self, exc: Exception, message: Any) -> None:
+        """Set the record aside; the stream goes on."""
+        await self._bury(exc, message)
+
+    async def on_value_decode_error(self, exc: Exception, message: Any) -> None:
+        """Set the record aside; the stream goes on."""
+        await self._bury(exc, message)
+
+    def _bury(self, exc: Exception, message: Any) -> Awaitable[None]:
+        reason = "undecodable_key" if isinstance(exc, KeyDecodeError) else "wrong_schema"
+        return bury_message(self.app, message, RecordError(reason, str(exc)[:500]))

@@ -1,0 +1,302 @@
+"""Faust's transport, replaced where its path costs exactness or speed.
+
+What is different from the stock consumer of faust-streaming 0.15.3, and why:
+
+- whole per-partition lists go to the engine's lanes; the stock path costs four tasks per record;
+- agents get their records from a feeder per partition, so that one stalled agent holds back its partition and no other;
+- positions to commit come from the lanes' durable offsets and from `AckTracker`: the stock arithmetic can commit past a
+  record that is not acknowledged;
+- a revocation makes state durable and commits *before* the stock code drops its bookkeeping: otherwise every rebalance
+  replays up to a commit interval.
+
+This module touches private members of Faust and aiokafka. Each use says why; tests/integration/test_engine_contract.py
+fails with the name of what changed when the pinned version does.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import aiokafka
+from faust.tables.manager import TableManager
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from streamapp.engine.acks import AckTracker
+
+if TYPE_CHECKING:
+    from streamapp.app import StreamApp
+
+#: how long one fetch waits for records; an idle partition's freshness is at most this old
+FETCH_WAIT_MS = 250
+#: how long the loop waits for records while some partitions are held, so that these are looked at again
+_HELD_POLL_S = 0.05
+_POLL_S = 0.5
+#: records per partition that wait for agents before fetching stops
+_FEEDER_MAX_RECORDS = 4_096
+
+
+class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """The consumer's thread, with a shorter fetch."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust fixes fetch_max_wait_ms at 1500; the fetcher reads this attribute when the consumer starts
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        return consumer
+
+
+class LaneConsumer(driver.Consumer):  # type: ignore[misc]
+    """Hands lists of records to lanes and agents, and commits what they are done with."""
+
+    app: "StreamApp"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._acks: dict[TP, AckTracker] = {}
+        self._feeders: dict[TP, AgentFeeder] = {}
+        self._wake = asyncio.Event()
+        self.app.engine.attach(self)
+
+    def _new_consumer_thread(self) -> LaneConsumerThread:
+        return LaneConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # --- subscribing and positions ---------------------------------------------------------------------------------
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Subscribe to the agents' topics and to those of the tables."""
+        await super().subscribe(frozenset(topics) | self.app.engine.input_topics)
+
+    async def perform_seek(self) -> None:
+        """Called when a rebalance is over: agents go on where the group is, tables where they themselves are."""
+        await super().perform_seek()
+        await self.app.engine.assign((tp.topic, tp.partition) for tp in self.assignment())
+
+    async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
+        """Go on reading a table's source at this offset."""
+        tp = TP(topic, partition)
+        if tp not in self.assignment():
+            return  # taken away meanwhile; the next assignment decides
+        await self.seek(tp, offset)
+
+    def committed_position(self, topic: str, partition: int) -> int | None:
+        """The position that was last committed, or found, for a partition."""
+        # the only place where Faust keeps it
+        return cast("int | None", self._committed_offset.get(TP(topic, partition)))
+
+    def fetch_state(self, topic: str, partition: int) -> tuple[int, int] | None:
+        """End offset and time (ms since the epoch) of the latest answered fetch of a partition; None before the first."""
+        consumer = self._thread._consumer  # aiokafka tells both per partition, Faust passes only the first on
+        if consumer is None:
+            return None
+        assignment = consumer._subscription.subscription
+        assignment = assignment.assignment if assignment is not None else None
+        tp = self._new_topicpartition(topic, partition)
+        if assignment is None or tp not in assignment.tps:
+            return None
+        state = assignment.state_value(tp)
+        if state is None or state.highwater is None or state.timestamp is None:
+            return None
+        return state.highwater, state.timestamp
+
+    def wake(self) -> None:
+        """Look again at which partitions may be fetched."""
+        self._wake.set()
+
+    # --- fetching --------------------------------------------------------------------------------------------------
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        # replaces the stock loop: see the module's text
+        stopped = (self._stopped, fetcher._stopped)
+        try:
+            while not any(event.is_set() for event in stopped):
+                if not self.flow_active:
+                    await self.wait_for_stopped(self.can_resume_flow)
+                    continue
+                active, held = self._fetchable()
+                if not active:
+                    await self._wait_for_wake()
+                    continue
+                records = await self._getmany(active_partitions=active, timeout=_HELD_POLL_S if held else _POLL_S)
+                if self.flow_active:
+                    for tp, batch in (records or {}).items():
+                        self._hand_over(TP(tp.topic, tp.partition), batch)
+                await asyncio.sleep(0)
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.app.should_stop:
+                raise
+
+    async def _wait_for_wake(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), _POLL_S)
+        self._wake.clear()
+
+    def _fetchable(self) -> tuple[set[TP], bool]:
+        """Partitions to fetch now, and whether any other is held back."""
+        assigned = self._get_active_partitions()
+        engine, table_topics = self.app.engine, self.app.engine.input_topics
+        active = set()
+        for tp in assigned:
+            if tp.topic in table_topics and engine.held(tp.topic, tp.partition):
+                continue
+            feeder = self._feeders.get(tp)
+            if feeder is not None and feeder.full:
+                continue
+            active.add(tp)
+        return active, len(active) < len(assigned)
+
+    def _hand_over(self, tp: TP, batch: Sequence[Any]) -> None:
+        # the stock code measures lag and liveness by this
+        self._read_offset[tp] = batch[-1].offset
+        lane = self.app.engine.lanes.get((tp.topic, tp.partition))
+        if lane is not None and lane.ready:
+            lane.offer(batch)
+        # agents' channels by partition: the conductor's own index, as its message handler uses it
+        if self.app.topics._tp_index.get(tp):
+            feeder = self._feeders.get(tp)
+            if feeder is None:
+                tracker = self._acks[tp] = AckTracker()
+                gauge = self.app.metrics.agent_pending.labels(tp.topic)
+                feeder = self._feeders[tp] = AgentFeeder(self, tp, tracker, gauge)
+            feeder.offer(batch)
+
+    # --- acknowledging ---------------------------------------------------------------------------------------------
+
+    def ack(self, message: Any) -> bool:
+        """Note that all agents are done with a record."""
+        tracker = self._acks.get(message.tp)
+        if tracker is not None and not message.acked:
+            tracker.done(message.offset)
+        return cast("bool", super().ack(message))
+
+    def refuse(self, tp: TP, offset: int) -> None:
+        """A record was given up half-way (its agent was cancelled): it stays uncommitted, whatever acknowledges it."""
+        tracker = self._acks.get(tp)
+        if tracker is not None:
+            tracker.refuse(offset)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
+        places = {TP(*place) for place in self.app.engine.lanes} | set(self._acks)
+        return [tp for tp in places if topics is None or tp in topics or tp.topic in topics]
+
+    def _new_offset(self, tp: TP) -> int | None:
+        # replaces the stock arithmetic, which can step over a record that is not acknowledged
+        positions: list[int | None] = []
+        lane = self.app.engine.lanes.get((tp.topic, tp.partition))
+        if lane is not None:
+            positions.append(lane.durable + 1)
+        tracker = self._acks.get(tp)
+        if tracker is not None:
+            positions.append(tracker.position())
+            # the stock lists would grow for ever: nothing else empties them
+            self._acked[tp].clear()
+            self._acked_index[tp].clear()
+        if not positions or any(position is None for position in positions):
+            return None
+        position = min(position for position in positions if position is not None)
+        return position or None
+
+    # --- rebalancing and stopping ----------------------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Make durable and commit first; the stock code forgets what was acknowledged before it commits."""
+        self.stop_flow()
+        await self._settle()
+        await super().on_partitions_revoked(revoked)
+
+    async def on_stop(self) -> None:
+        """The same on a planned stop."""
+        await self._settle()
+        await super().on_stop()
+
+    async def _settle(self) -> None:
+        for feeder in self._feeders.values():
+            await feeder.stop()
+        self._feeders.clear()
+        try:
+            await self.app.engine.revoke()
+        except Exception as problem:
+            self.app.fail(problem)
+            return
+        await self.commit()
+        self._acks.clear()
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """The stock watchdog knows only streams; lag and queue metrics tell what is slow here."""
+
+
+class AgentFeeder:
+    """Hands the records of one partition to the agents, in order, and waits where they are slow."""
+
+    def __init__(self, consumer: LaneConsumer, tp: TP, tracker: AckTracker, pending: Any) -> None:
+        self._consumer = consumer
+        self._tp = tp
+        self._tracker = tracker
+        self._pending = pending
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._task = asyncio.create_task(self._run(), name=f"feed-{tp.topic}-{tp.partition}")
+
+    @property
+    def full(self) -> bool:
+        """Whether fetching this partition has to stop."""
+        return self._queue.qsize() + self._tracker.pending >= _FEEDER_MAX_RECORDS
+
+    def offer(self, records: Sequence[Any]) -> None:
+        """Queue a fetched list."""
+        for record in records:
+            self._queue.put_nowait(record)
+
+    async def _run(self) -> None:
+        consumer = self._consumer
+        while True:
+            record = await self._queue.get()
+            # tables may have wanted older records than the group: agents do not see those again
+            committed = consumer.committed_position(self._tp.topic, self._tp.partition)
+            if committed is not None and record.offset < committed:
+                continue
+            self._tracker.handed_out(record.offset)
+            message = consumer._to_message(self._tp, record)
+            try:
+                await consumer.callback(message)
+            except asyncio.CancelledError:
+                raise
+            except Exception as problem:
+                consumer.app.fail(problem)
+                return
+            self._pending.set(self._queue.qsize() + self._tracker.pending)
+
+    async def stop(self) -> None:
+        """Stop; what waits was not acknowledged and will be fetched again."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class LaneTransport(driver.Transport):  # type: ignore[misc]
+    """The aiokafka transport with this module's consumer."""
+
+    Consumer: ClassVar[Any] = LaneConsumer
+
+
+class StateTableManager(TableManager):  # type: ignore[misc]
+    """Tells Faust of the engine's changelogs.
+
+    Their presence makes Faust use its own co-partitioning assignor, which also spreads every worker's URL; without them
+    it would assign topic by topic, round robin. The engine writes and restores them itself, so no Faust table exists.
+    """
+
+    @property
+    def changelog_topics(self) -> set[str]:
+        """The changelogs of Faust's tables and of the engine's."""
+        app = cast("StreamApp", self.app)
+        return set(super().changelog_topics) | app.engine.changelog_topics
+
+    async def on_start(self) -> None:
+        """The stock start, less its pause of a second (there is nothing to wait for: tables are declared up front)."""
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
+

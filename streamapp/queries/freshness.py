@@ -1,0 +1,97 @@
+"""How fresh an answer is: what the latest fetch said, and what has been applied since."""
+
+from collections import deque
+from collections.abc import Callable
+
+from streamapp.clock import Clock
+from streamapp.engine.lane import SourceLane
+from streamapp.engine.runtime import Engine
+from streamapp.engine.tables import LivePartition
+from streamapp.queries.feed_health import FeedHealth
+from streamapp.queries.model import Freshness
+from streamapp.state.entry import Entry
+
+FetchState = Callable[[str, int], tuple[int, int] | None]
+_OBSERVATIONS_MAX = 256
+
+
+class FreshnessBook:
+    """Remembers per source partition the latest fetch whose end has been applied.
+
+    Args:
+        engine: knows what is applied.
+        feed_health: knows which feeds are live.
+        fetch_state: end offset and time of the latest answered fetch of a partition.
+        clock: processing time.
+    """
+
+    def __init__(self, engine: Engine, feed_health: FeedHealth, fetch_state: FetchState, clock: Clock) -> None:
+        self._engine = engine
+        self._feed_health = feed_health
+        self._fetch_state = fetch_state
+        self._clock = clock
+        self._observed: dict[tuple[str, int], deque[tuple[int, int]]] = {}  # (end offset, fetch time)
+        self._caught_up: dict[tuple[str, int], int] = {}
+        self._since: dict[tuple[str, int], int] = {}
+
+    def observe(self) -> None:
+        """Look at every lane; call often enough that a lagging partition's figure is right to that interval."""
+        lanes = self._engine.lanes
+        for place in [place for place in self._observed if place not in lanes]:
+            del self._observed[place]
+            self._caught_up.pop(place, None)
+            self._since.pop(place, None)
+        for place, lane in lanes.items():
+            self._observe_lane(place, lane)
+
+    def _observe_lane(self, place: tuple[str, int], lane: SourceLane) -> None:
+        observed = self._observed.get(place)
+        if observed is None:
+            observed = self._observed[place] = deque(maxlen=_OBSERVATIONS_MAX)
+            self._since[place] = self._clock.now_ms()
+        state = self._fetch_state(*place)
+        if state is not None and (not observed or observed[-1] != state):
+            observed.append(state)
+        while observed and observed[0][0] <= lane.applied + 1:
+            self._caught_up[place] = observed.popleft()[1]
+
+    def lag(self, place: tuple[str, int]) -> int | None:
+        """Records of a source partition that are not applied yet; None before the first fetch."""
+        state = self._fetch_state(*place)
+        lane = self._engine.lanes.get(place)
+        if state is None or lane is None:
+            return None
+        return max(0, state[0] - lane.applied - 1)
+
+    def of(self, live: LivePartition, key: str, entry: Entry) -> Freshness:
+        """The freshness of one value, now."""
+        now = self._clock.now_ms()
+        state = live.state
+        assert state is not None
+        lag: int | None = 0
+        staleness = 0
+        for topic in live.table.input_topics:
+            place = (topic, live.partition)
+            lane = self._engine.lanes.get(place)
+            if lane is not None:
+                self._observe_lane(place, lane)
+            behind = self.lag(place)
+            lag = None if behind is None or lag is None else lag + behind
+            caught_up = self._caught_up.get(place, self._since.get(place, now))
+            staleness = max(staleness, now - caught_up)
+        feed = self._feed_health.for_key(key)
+        known_good = self._feed_health.known_good_ms(key)
+        if known_good is not None:
+            staleness = max(staleness, known_good)
+        watermark = state.watermark
+        return Freshness(
+            as_of=now,
+            watermark=watermark if watermark >= 0 else None,
+            partition=live.partition,
+            offset=max(entry.offsets),
+            lag=lag,
+            restoring=False,
+            age_ms=now - entry.newest,
+            staleness_ms=staleness,
+            feed=feed,
+        )

@@ -1,0 +1,123 @@
+"""Asking the other workers: one hop, with a time-out, never further."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from streamapp.errors import OwnerUnreachableError, QueryError
+from streamapp.metrics import Metrics
+from streamapp.queries.model import (
+    HOP_HEADER,
+    FeedFreshness,
+    Freshness,
+    Reading,
+    WindowSpan,
+)
+from streamapp.settings import Settings
+
+_RESPONSE_MAX_BYTES = 8 << 20
+
+
+def hop_token(settings: Settings) -> str:
+    """What proves to the owner that another worker of the same cluster asks; all of them share the configured tokens."""
+    return hmac.new(settings.api_tokens.encode(), b"streamapp-hop", hashlib.sha256).hexdigest()
+
+
+class Peers:
+    """Reads from other workers over their HTTP API."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=settings.forward_timeout_ms / 1000)
+        self._token = hop_token(settings)
+        self._metrics = metrics
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the connection pool."""
+        self._session = aiohttp.ClientSession(
+            timeout=self._timeout,
+            headers={HOP_HEADER: self._token},
+            connector=aiohttp.TCPConnector(limit=64),
+            auto_decompress=True,
+        )
+
+    async def stop(self) -> None:
+        """Close it."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, url: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """One GET at a worker.
+
+        Raises:
+            OwnerUnreachableError: it did not answer in time, or not with an answer of this API.
+            QueryError: what it answered, where that is a problem document.
+        """
+        assert self._session is not None
+        wanted = {name: str(value) for name, value in parameters.items() if value is not None}
+        try:
+            async with self._session.get(f"{url.rstrip('/')}{path}", params=wanted, allow_redirects=False) as answer:
+                raw = await answer.content.read(_RESPONSE_MAX_BYTES)
+                body = await _json(raw)
+                if answer.status == 200:
+                    self._metrics.forwarded.labels("answered").inc()
+                    return body
+        except (aiohttp.ClientError, TimeoutError, ValueError) as problem:
+            self._metrics.forwarded.labels("unreachable").inc()
+            raise OwnerUnreachableError(
+                f"the worker at {url} that owns this key did not answer: {type(problem).__name__}", retry_after_s=1
+            ) from None
+        self._metrics.forwarded.labels("refused").inc()
+        raise remote_problem(body)
+
+
+async def _json(raw: bytes) -> dict[str, Any]:
+    import orjson
+
+    body = orjson.loads(raw)
+    if not isinstance(body, dict):
+        raise ValueError("expected an object")
+    return body
+
+
+def remote_problem(body: Mapping[str, Any]) -> QueryError:
+    """The error that a problem document stands for."""
+    for kind in _all_kinds(QueryError):
+        if kind.code == body.get("code"):
+            problem = kind.__new__(kind)
+            QueryError.__init__(problem, str(body.get("detail", "")))
+            problem.__dict__.update(
+                {
+                    "nearest": tuple(body.get("nearest", ())),
+                    "parameter": str(body.get("parameter", "")),
+                    "staleness_ms": int(body.get("staleness_ms", 0)),
+                }
+            )
+            return problem
+    return OwnerUnreachableError(f"the owner answered {body.get('status')}: {body.get('detail')}")
+
+
+def _all_kinds(kind: type[QueryError]) -> list[type[QueryError]]:
+    return [inner for sub in kind.__subclasses__() for inner in (sub, *_all_kinds(sub))]
+
+
+def key_path(table: str, key: str, rest: str = "") -> str:
+    """The path of a key's read."""
+    return f"/v1/tables/{quote(table, safe='')}/keys/{quote(key, safe='')}{rest}"
+
+
+def reading_of(body: Mapping[str, Any]) -> Reading:
+    """A reading from the JSON of another worker's answer."""
+    window, fresh = body["window"], dict(body["freshness"])
+    feed = fresh.pop("feed", None)
+    return Reading(
+        body["table"],
+        body["key"],
+        WindowSpan(**window) if window is not None else None,
+        body["value"],
+        Freshness(**fresh, feed=FeedFreshness(**feed) if feed is not None else None),
+    )

@@ -1,0 +1,479 @@
+"""All reads: from the partitions that live here, and from the other workers for what does not."""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import difflib
+import heapq
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+from urllib.parse import quote
+
+from streamapp.engine.runtime import Engine
+from streamapp.engine.tables import LivePartition, RunningTable
+from streamapp.errors import (
+    BadParameterError,
+    NoSuchWindowError,
+    OwnerUnreachableError,
+    QueryError,
+    RestoringError,
+    StaleError,
+    UnknownKeyError,
+    UnknownTableError,
+)
+from streamapp.queries.changes import ChangeHub
+from streamapp.queries.feed_health import FeedHealth
+from streamapp.queries.freshness import FetchState, FreshnessBook
+from streamapp.queries.model import Change, FeedInfo, FieldInfo, Page, Reading, TableInfo, WindowSpan, WorkerInfo
+from streamapp.queries.peers import Peers, key_path, reading_of
+from streamapp.state import reads
+from streamapp.state.entry import Entry
+from streamapp.windows.definitions import Hopping, Tumbling
+from streamapp.windows.sessions import Session
+
+Owners = Callable[[], Mapping[str, Mapping[str, Sequence[int]]]]
+_OBSERVE_S = 0.1
+_NEAREST_MAX = 5
+_NEAREST_SCAN_MAX = 20_000
+_RESTORING_RETRY_S = 1
+
+
+class QueryService:
+    """The `Queries` of a worker; see the protocol for what each method answers.
+
+    Args:
+        engine: the tables and the partitions that live here.
+        feed_health: the state of the feeds.
+        owners: URL -> topic -> partitions, of every worker.
+        fetch_state: end offset and time of the latest fetch of a partition.
+    """
+
+    def __init__(self, engine: Engine, feed_health: FeedHealth, owners: Owners, fetch_state: FetchState) -> None:
+        self._engine = engine
+        self._feed_health = feed_health
+        self._owners = owners
+        self._settings = engine.settings
+        self._freshness = FreshnessBook(engine, feed_health, fetch_state, engine.clock)
+        self._peers = Peers(engine.settings, engine.metrics)
+        self._hub = ChangeHub(
+            subscribers_max=engine.settings.sse_subscribers_max,
+            pending_max=engine.settings.sse_queue_max,
+            on_conflated=engine.metrics.conflated.inc,
+        )
+        self._own_url = ""
+        self._observer: asyncio.Task[None] | None = None
+        self._change_ids = 0
+        engine.on_restored = self._watch
+
+    async def start(self, own_url: str) -> None:
+        """Begin to keep the books of freshness; `own_url` is where the others reach this worker."""
+        self._own_url = own_url.rstrip("/")
+        await self._peers.start()
+        self._observer = asyncio.create_task(self._observe_forever(), name="freshness")
+
+    async def stop(self) -> None:
+        """Stop that, and close the connections to the others."""
+        if self._observer is not None:
+            self._observer.cancel()
+            await asyncio.gather(self._observer, return_exceptions=True)
+        await self._peers.stop()
+
+    def _watch(self, live: LivePartition) -> None:
+        assert live.state is not None
+        live.state.on_change = self._hub.listener(live.table.name)
+
+    async def _observe_forever(self) -> None:
+        metrics = self._engine.metrics
+        while True:
+            await asyncio.sleep(_OBSERVE_S)
+            self._freshness.observe()
+            for topic, partition in list(self._engine.lanes):
+                lag = self._freshness.lag((topic, partition))
+                if lag is not None:
+                    metrics.lag.labels(topic, str(partition)).set(lag)
+            now = self._engine.clock.now_ms()
+            for table in self._engine.tables.values():
+                size = entries = 0
+                for live in table.live.values():
+                    if live.state is None:
+                        continue
+                    size += live.store.size_bytes()
+                    entries += live.state.cached_entries
+                    if live.state.watermark >= 0:
+                        delay = (now - live.state.watermark) / 1000
+                        metrics.watermark_delay.labels(table.name, str(live.partition)).set(delay)
+                metrics.store_bytes.labels(table.name).set(size)
+                metrics.cache_entries.labels(table.name).set(entries)
+
+    # --- what there is -------------------------------------------------------------------------------------------------
+
+    def tables(self) -> Sequence[TableInfo]:
+        """Every table, in order of declaration."""
+        return [self.table(name) for name in self._engine.tables]
+
+    def table(self, name: str) -> TableInfo:
+        """One table."""
+        running = self._table(name)
+        definition, window = running.definition, running.definition.window
+        states = [live.state for live in running.live.values()]
+        known = [state.key_count for state in states if state is not None]
+        return TableInfo(
+            name=name,
+            kind=definition.kind,
+            fields=[
+                FieldInfo(field.name, field.type, field.unit or None, field.nullable, field.description)
+                for field in definition.aggregate.fields
+            ],
+            key_form=definition.key_form,
+            partitions=running.partitions,
+            keys=sum(known) if len(known) == len(states) else None,
+            size_ms=window.size_ms if isinstance(window, (Tumbling, Hopping)) else None,
+            step_ms=window.step_ms if isinstance(window, Hopping) else None,
+            gap_ms=window.gap_ms if isinstance(window, Session) else None,
+            grace_ms=window.grace_ms if window is not None else None,
+            retention_ms=window.retention_ms if window is not None else None,
+            description=definition.description,
+        )
+
+    def feeds(self) -> Sequence[FeedInfo]:
+        """Every feed that `feed-status` told of."""
+        return self._feed_health.feeds()
+
+    def worker(self) -> WorkerInfo:
+        """What this worker is doing."""
+        engine = self._engine
+        assigned: dict[str, list[int]] = {}
+        lag: dict[str, int] = {}
+        for topic, partition in sorted(engine.lanes):
+            assigned.setdefault(topic, []).append(partition)
+            lag[topic] = lag.get(topic, 0) + (self._freshness.lag((topic, partition)) or 0)
+        applied = sum(
+            int(sample.value)
+            for family in engine.metrics.records_applied.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        )
+        restoring = engine.unrestored()
+        ready = engine.settled and not restoring
+        detail = "" if ready else ("restoring" if restoring else "waiting for partitions to be assigned")
+        return WorkerInfo(ready, restoring, assigned, lag, applied, detail)
+
+    # --- values --------------------------------------------------------------------------------------------------------
+
+    async def get(
+        self,
+        table: str,
+        key: str,
+        *,
+        at: int | None = None,
+        max_staleness_ms: int | None = None,
+        local_only: bool = False,
+    ) -> Reading:
+        """The current value of a key, or that of an instant."""
+        running = self._table(table)
+        partition = running.partition_of(key) if running.partitions else 0
+        live = running.live.get(partition)
+        if live is None:
+            body = await self._peers.get(
+                self._owner(running, partition, local_only),
+                key_path(table, key),
+                {"at": at, "max_staleness_ms": max_staleness_ms},
+            )
+            return reading_of(body)
+        state = self._state(live)
+        found = reads.current(state, key) if at is None else reads.at(state, key, at)
+        if found is None:
+            raise self._missing(running, key, at)
+        reading = self._reading(live, key, *found)
+        if max_staleness_ms is not None and reading.freshness.staleness_ms > max_staleness_ms:
+            raise StaleError(
+                f"the view may be {reading.freshness.staleness_ms} ms behind, more than max_staleness_ms={max_staleness_ms}",
+                reading.freshness.staleness_ms,
+            )
+        return reading
+
+    async def values(
+        self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None
+    ) -> Sequence[Reading | Exception]:
+        """Several keys, in the order asked."""
+        self._table(table)
+
+        async def one(key: str) -> Reading | Exception:
+            try:
+                return await self.get(table, key, max_staleness_ms=max_staleness_ms)
+            except QueryError as problem:
+                return problem
+
+        return await asyncio.gather(*(one(key) for key in keys))
+
+    async def windows(
+        self,
+        table: str,
+        key: str,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        local_only: bool = False,
+    ) -> Page:
+        """Windows of a key in order of start."""
+        running = self._table(table)
+        if running.definition.window is None:
+            raise BadParameterError("table", f"table {table} has no windows; read /v1/tables/{table}/keys/{key}")
+        partition = running.partition_of(key) if running.partitions else 0
+        live = running.live.get(partition)
+        if live is None:
+            body = await self._peers.get(
+                self._owner(running, partition, local_only),
+                key_path(table, key, "/windows"),
+                {"from": start, "to": end, "limit": limit, "cursor": cursor},
+            )
+            return Page([reading_of(item) for item in body["items"]], body.get("cursor"))
+        state = self._state(live)
+        if not state.has_key(key):
+            raise self._missing(running, key, None)
+        after = _decode_cursor(cursor)
+        low = start or 0
+        if after is not None:
+            if not after.isdigit():
+                raise BadParameterError("cursor", "the cursor is none of this route's")
+            low = max(low, int(after) + 1)
+        found: list[tuple[int, Entry]] = []
+        for pair in reads.between(state, key, low, reads.FOREVER if end is None else end):
+            found.append(pair)
+            if len(found) > limit:
+                break
+        shown = found[:limit]
+        more = _encode_cursor(str(shown[-1][0])) if len(found) > limit else None
+        return Page([self._reading(live, key, *pair) for pair in shown], more)
+
+    # --- over all keys -------------------------------------------------------------------------------------------------
+
+    async def keys(
+        self, table: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None, local_only: bool = False
+    ) -> Page:
+        """Keys in order, of all workers."""
+        running = self._table(table)
+        after = _decode_cursor(cursor)
+        parts: list[Iterable[str]] = [
+            _keys_from(self._state(live).keys(), prefix, after, limit + 1) for live in self._locals(running)
+        ]
+        answers, missing = await self._gather(
+            running,
+            local_only,
+            f"/v1/tables/{quote(table, safe='')}/keys",
+            {"prefix": prefix or None, "limit": limit, "cursor": cursor},
+        )
+        more_elsewhere = False
+        for body in answers:
+            parts.append(body["items"])
+            more_elsewhere = more_elsewhere or body.get("cursor") is not None
+        merged = list(heapq.merge(*parts))
+        shown = merged[:limit]
+        more = _encode_cursor(shown[-1]) if shown and (len(merged) > limit or more_elsewhere) else None
+        return Page(shown, more, missing)
+
+    async def top(
+        self,
+        table: str,
+        *,
+        by: str,
+        order: Literal["asc", "desc"] = "desc",
+        limit: int = 10,
+        local_only: bool = False,
+    ) -> Page:
+        """Newest readings of all keys, ordered by one field."""
+        running = self._table(table)
+        numeric = [f.name for f in running.definition.aggregate.fields if f.type in ("number", "integer", "any")]
+        if by not in numeric:
+            raise BadParameterError("by", f"by={by!r}: expected a numeric field of {table}: {', '.join(numeric)}")
+        sign = -1 if order == "desc" else 1
+
+        def rank(value: Any, key: str) -> tuple[bool, float, str]:
+            usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return (not usable, sign * value if usable else 0.0, key)
+
+        candidates: list[tuple[tuple[bool, float, str], Any]] = []
+        for live in self._locals(running):
+            state = self._state(live)
+            for key in state.keys():
+                found = reads.current(state, key)
+                if found is not None:
+                    value = self._value(live, *found)
+                    candidates.append((rank(value.get(by), key), (live, key, found)))
+        answers, missing = await self._gather(
+            running,
+            local_only,
+            f"/v1/tables/{quote(table, safe='')}/top",
+            {"by": by, "order": order, "limit": limit},
+        )
+        for body in answers:
+            for item in body["items"]:
+                reading = reading_of(item)
+                candidates.append((rank(reading.value.get(by), reading.key), reading))
+        best = heapq.nsmallest(limit, candidates, key=lambda pair: pair[0])
+        items = [item if isinstance(item, Reading) else self._reading(item[0], item[1], *item[2]) for _, item in best]
+        return Page(items, None, missing)
+
+    # --- changes -------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def changes(self, table: str, key: str | None = None) -> AsyncIterator[AsyncIterator[Change]]:
+        """Snapshots of what this worker has, then every change here."""
+        running = self._table(table)
+        if key is not None and running.partitions:
+            partition = running.partition_of(key)
+            if partition not in running.live:
+                raise OwnerUnreachableError(
+                    f"changes of {key!r} come from the worker that owns it: {self._owner(running, partition, False)}"
+                )
+        subscription = self._hub.subscribe(table, key)
+        try:
+            yield self._follow(running, subscription, key)
+        finally:
+            self._hub.unsubscribe(subscription)
+
+    async def _follow(self, running: RunningTable, subscription: Any, key: str | None) -> AsyncIterator[Change]:
+        for live in self._locals(running):
+            state = self._state(live)
+            for known in [key] if key is not None else list(state.keys()):
+                found = reads.current(state, known)
+                if found is not None:
+                    yield self._change("snapshot", self._reading(live, known, *found), 0)
+        while True:
+            await subscription.arrived.wait()
+            subscription.arrived.clear()
+            while subscription.pending:
+                place = next(iter(subscription.pending))
+                count = subscription.pending.pop(place)
+                owner = running.live.get(running.partition_of(place[0]))
+                if owner is None or owner.state is None:
+                    raise RestoringError(
+                        f"table {running.name}: the partition has moved; subscribe again",
+                        retry_after_s=_RESTORING_RETRY_S,
+                    )
+                entry = next((e for _, e in owner.state.windows(place[0], place[1], place[1] + 1)), None)
+                if entry is not None:
+                    yield self._change("change", self._reading(owner, place[0], place[1], entry), count - 1)
+
+    def _change(self, kind: Literal["snapshot", "change"], reading: Reading, conflated: int) -> Change:
+        self._change_ids += 1
+        return Change(f"{reading.freshness.partition}-{reading.freshness.offset}", kind, reading, conflated)
+
+    # --- inside --------------------------------------------------------------------------------------------------------
+
+    def _table(self, name: str) -> RunningTable:
+        running = self._engine.tables.get(name)
+        if running is None:
+            known = ", ".join(self._engine.tables)
+            raise UnknownTableError(f"there is no table {name!r}; there are: {known}")
+        return running
+
+    def _state(self, live: LivePartition) -> Any:
+        if live.state is None:
+            raise RestoringError(
+                f"table {live.table.name}, partition {live.partition} is being restored",
+                retry_after_s=_RESTORING_RETRY_S,
+            )
+        return live.state
+
+    def _locals(self, running: RunningTable) -> list[LivePartition]:
+        return [running.live[partition] for partition in sorted(running.live)]
+
+    def _value(self, live: LivePartition, start: int, entry: Entry) -> Mapping[str, Any]:
+        state = live.state
+        assert state is not None
+        window = None if state.window is None else (start, state.end_of(start, entry))
+        return state.aggregate.result(entry.state, window)
+
+    def _reading(self, live: LivePartition, key: str, start: int, entry: Entry) -> Reading:
+        state = live.state
+        assert state is not None
+        window = None
+        if state.window is not None:
+            window = WindowSpan(start, state.end_of(start, entry), state.is_final(start, entry))
+        return Reading(
+            live.table.name, key, window, self._value(live, start, entry), self._freshness.of(live, key, entry)
+        )
+
+    def _missing(self, running: RunningTable, key: str, at: int | None) -> QueryError:
+        live = running.live[running.partition_of(key)]
+        state = live.state
+        if at is not None and state is not None and state.has_key(key):
+            return NoSuchWindowError(f"no window of {key!r} in {running.name} holds the instant {at}")
+        known: list[str] = []
+        for other in self._locals(running):
+            if other.state is not None:
+                known += other.state.keys()[: _NEAREST_SCAN_MAX - len(known)]
+        nearest = difflib.get_close_matches(key, known, _NEAREST_MAX, 0.5) if len(known) < _NEAREST_SCAN_MAX else []
+        hint = f"; the nearest are: {', '.join(nearest)}" if nearest else ""
+        return UnknownKeyError(f"table {running.name} has no key {key!r}{hint}", nearest)
+
+    def _owner(self, running: RunningTable, partition: int, local_only: bool) -> str:
+        """The URL of the worker that has this partition."""
+        if local_only:
+            raise OwnerUnreachableError(
+                f"partition {partition} of {running.name} is not here (any more); ask again", retry_after_s=1
+            )
+        if not running.partitions:
+            raise RestoringError("this worker has just started", retry_after_s=_RESTORING_RETRY_S)
+        topic = running.input_topics[0]
+        for url, topics in self._owners().items():
+            if partition in topics.get(topic, ()) and url.rstrip("/") != self._own_url:
+                return url
+        raise RestoringError(
+            f"partition {partition} of {running.name} is being assigned", retry_after_s=_RESTORING_RETRY_S
+        )
+
+    async def _gather(
+        self, running: RunningTable, local_only: bool, path: str, parameters: Mapping[str, Any]
+    ) -> tuple[list[dict[str, Any]], list[int]]:
+        """The other workers' answers, and the partitions that nobody answered for."""
+        topic = running.input_topics[0]
+        missing = set(range(running.partitions)) - set(running.live)
+        if local_only or not missing:
+            return [], [] if local_only else sorted(missing)
+        others = [
+            (url, set(topics.get(topic, ())) & missing)
+            for url, topics in self._owners().items()
+            if url.rstrip("/") != self._own_url
+        ]
+        answers: list[dict[str, Any]] = []
+
+        async def ask(url: str, partitions: set[int]) -> None:
+            with contextlib.suppress(QueryError):
+                answers.append(await self._peers.get(url, path, parameters))
+                missing.difference_update(partitions)
+
+        await asyncio.gather(*(ask(url, partitions) for url, partitions in others if partitions))
+        return answers, sorted(missing)
+
+
+def _keys_from(keys: Sequence[str], prefix: str, after: str | None, limit: int) -> list[str]:
+    """At most `limit` keys of a sorted list that begin with a prefix and come after another key."""
+    begin = bisect_left(keys, prefix)
+    if after is not None:
+        begin = max(begin, bisect_right(keys, after))
+    found: list[str] = []
+    for key in keys[begin : begin + limit]:
+        if not key.startswith(prefix):
+            break
+        found.append(key)
+    return found
+
+
+def _encode_cursor(position: str) -> str:
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    try:
+        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError):
+        raise BadParameterError("cursor", "the cursor is none of this route's") from None
