@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -23,6 +24,10 @@ Visit = Callable[[str, bytes, bytes], None]
 _CHUNK_RECORDS = 5_000
 #: each look further back is this many times as long as the one before
 _STRETCH = 4
+_RETRY_S = 0.1
+_PASSING = frozenset(
+    {ClientError.NOT_LEADER_FOR_PARTITION, ClientError.LEADER_NOT_AVAILABLE, ClientError.UNKNOWN_TOPIC_OR_PART}
+)
 
 
 class _Ids(msgspec.Struct, gc=False):
@@ -57,6 +62,7 @@ class TailReader:
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
+        self._pause = threading.Event()  # never set: a pause of the reading thread
 
     async def read(
         self,
@@ -104,7 +110,7 @@ class TailReader:
         )
         total = 0
         try:
-            bounds = self._bounds(consumer, topics)
+            bounds = self._bounds(consumer, topics, deadline_ms)
             upper = {tp: high for tp, (_, high) in bounds.items()}
             length = at_least
             first = True
@@ -130,21 +136,30 @@ class TailReader:
             log.info("bridge: nothing within reach for %d keys, e.g. %s", len(wanted), sorted(wanted)[0])
         return total
 
-    def _bounds(self, consumer: Consumer, topics: dict[str, int]) -> dict[tuple[str, int], tuple[int, int]]:
+    def _bounds(
+        self, consumer: Consumer, topics: dict[str, int], deadline_ms: int
+    ) -> dict[tuple[str, int], tuple[int, int]]:
         """(first, end) offsets of every partition."""
         timeout_s = self._settings.kafka_request_timeout_ms / 1000
         bounds: dict[tuple[str, int], tuple[int, int]] = {}
-        for topic, partitions in topics.items():
-            for partition in range(partitions):
-                try:
-                    low_high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
-                except KafkaException as problem:
+        missing = [(topic, partition) for topic, count in topics.items() for partition in range(count)]
+        while missing:
+            topic, partition = missing[-1]
+            try:
+                bounds[topic, partition] = consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=timeout_s
+                )
+                missing.pop()
+            except KafkaException as problem:
+                error: ClientError = problem.args[0]
+                # a topic that was created a moment ago has brokers that do not know its leader yet
+                if error.code() not in _PASSING or self._clock.monotonic_ms() > deadline_ms:
                     raise BrokerUnavailableError(
                         self._settings.kafka_brokers,
-                        f"expected the offsets of {topic}-{partition} from {self._settings.kafka_brokers} within "
-                        f"{self._settings.kafka_request_timeout_ms} ms, got: {problem.args[0].str()}",
+                        f"expected the offsets of {topic}-{partition} from {self._settings.kafka_brokers}, "
+                        f"got: {error.str()}",
                     ) from problem
-                bounds[topic, partition] = low_high
+                self._pause.wait(_RETRY_S)
         return bounds
 
     def _span(
@@ -174,7 +189,7 @@ class TailReader:
                 if error is not None:
                     if error.code() == ClientError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name for it
                         left.pop(tp, None)
-                    elif not error.retriable():
+                    elif error.fatal():
                         raise KafkaException(error)
                     continue
                 end = left.get(tp)
