@@ -59,7 +59,8 @@ class TradeStats(Aggregate):
         size = record.size
         if price is None or size is None:
             return
-        notional = price * size
+        # Whatever cannot be added raises here, before anything has changed.
+        notional = state[NOTIONAL] + price * size
         count, mean, m2 = state[:3]
         if count:
             if price > state[HIGH]:
@@ -79,7 +80,7 @@ class TradeStats(Aggregate):
         mean += delta / count
         state[:3] = count, mean, m2 + delta * (price - mean)
         state[VOLUME] += size
-        state[NOTIONAL] += notional
+        state[NOTIONAL] = notional
 
     def merge(self, into: State, other: State) -> None:
         """Count other trades in."""

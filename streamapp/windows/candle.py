@@ -78,7 +78,8 @@ class Candle(Aggregate):
         side = record.side
         if price is None or size is None:
             return
-        notional = price * size
+        # Whatever cannot be added raises here, before anything has changed.
+        notional = state[NOTIONAL] + price * size
         time, sequence, offset = order
         count = state[COUNT]
         if count:
@@ -99,7 +100,7 @@ class Candle(Aggregate):
             state[FIRST_TIME:] = order + order
         state[COUNT] = count + 1
         state[VOLUME] += size
-        state[NOTIONAL] += notional
+        state[NOTIONAL] = notional
         if side == "buy":
             state[BUY] += size
         elif side == "sell":

@@ -175,6 +175,7 @@ class LogReturn(Aggregate):
         value = record.field
         if value is None:
             return
+        value += 0.0  # raises here, and not in the reader's face, if it is no number
         if state[1] is None:
             state[:] = (value, *order, value, *order)
             return

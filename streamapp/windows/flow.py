@@ -42,9 +42,7 @@ class Vwap(Aggregate):
         size = record.size
         if price is None or size is None:
             return
-        notional = price * size
-        state[0] += notional
-        state[1] += size
+        state[:] = state[0] + price * size, state[1] + size
 
     def merge(self, into: State, other: State) -> None:
         """Add the sums."""

@@ -161,6 +161,7 @@ class RealizedVolatility(Aggregate):
         value = record.field
         if value is None:
             return
+        value += 0.0  # raises here, and not in the reader's face, if it is no number
         high = state[0]
         if high is None:
             state[:] = value, value
