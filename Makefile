@@ -1,0 +1,59 @@
+# Needs: make, Python >= 3.11 with its venv module, a C library. Everything else is installed into .venv.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+# the first Python on the path that is new enough; `make PYTHON=/path/to/python` overrides
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --strip-extras --custom-compile-command 'make lock' \
+	pyproject.toml requirements/build.in
+# the whole suite's bound, in seconds; each test has its own (pyproject.toml)
+TEST_TIMEOUT_S := 2100
+
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed-local ## embedded Kafka, simulated feed, bridge and worker, with a dashboard; Ctrl-C ends it
+	@$(BIN)/streamapp demo $(DEMO)
+
+test: lint ## lint, types, import rules, then every test; pass options to pytest with ARGS=
+	$(BIN)/python -m pytest --session-timeout=$(TEST_TIMEOUT_S) $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff, mypy and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## put the code into the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## measure; pass options with ARGS=
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(VENV)/.installed-dev ## compile requirements/*.txt again; UPGRADE=--upgrade takes newer versions
+	$(LOCK) $(UPGRADE) --extra local --extra dev -o requirements/dev.txt
+	$(LOCK) -c requirements/dev.txt --extra local -o requirements/local.txt
+	$(LOCK) -c requirements/dev.txt -o requirements/base.txt
+
+clean: ## remove what was built or cached, the environment and local state included
+	rm -rf $(VENV) .streamapp .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv and ensurepip on the path; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# dev.txt holds all of local.txt at the same versions, so that the two can share one environment
+$(VENV)/.installed-local $(VENV)/.installed-dev: $(VENV)/.installed-%: requirements/%.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r requirements/$*.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
