@@ -71,12 +71,15 @@ def run() -> None:
     try:
         outcome = main.main(standalone_mode=False)
         sys.exit(outcome if isinstance(outcome, int) else 0)
-    except click.ClickException as problem:
-        problem.show()
-        sys.exit(problem.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, typer.Abort):
         sys.exit(130)
     except Exception as problem:
+        # typer brings a click of its own, so usage errors and `--help` come as one of two unrelated families
+        exit_code = getattr(problem, "exit_code", None)
+        if isinstance(exit_code, int):
+            if hasattr(problem, "show"):
+                problem.show()
+            sys.exit(exit_code)
         if debug:
             raise
         print(f"streamapp: {' '.join(str(problem).split()) or type(problem).__name__}", file=sys.stderr)

@@ -1,12 +1,11 @@
 """`streamapp simulate`: a venue on this machine."""
 
-import asyncio
-import signal
 from typing import Annotated
 
 import typer
 import uvloop
 
+from streamapp.cli.serving import serve_until_stopped
 from streamapp.simulator.faults import FaultSettings
 from streamapp.simulator.server import Simulator, SimulatorSettings
 
@@ -61,23 +60,4 @@ def simulate(
             silence_s=silence,
         ),
     )
-    uvloop.run(_serve(settings))
-
-
-async def _serve(settings: SimulatorSettings) -> None:
-    simulator = Simulator(settings)
-    await simulator.start()
-    print(f"listening on {simulator.url}", flush=True)
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    waits = [asyncio.ensure_future(simulator.wait()), asyncio.ensure_future(stopped.wait())]
-    try:
-        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in waits:
-            task.cancel()
-        await simulator.stop()
+    uvloop.run(serve_until_stopped(Simulator(settings)))
