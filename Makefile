@@ -12,8 +12,6 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --pytho
 # the whole suite's bound, in seconds; each test has its own (pyproject.toml)
 TEST_TIMEOUT_S := 2100
 
-export PYTHONDONTWRITEBYTECODE := 1
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench lock clean
 
