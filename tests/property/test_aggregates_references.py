@@ -388,6 +388,7 @@ def test_quantiles_with_few_bins_collapse_to_the_same_bins_in_any_order(
     assert (
         merged_at_random(aggregate, [added(aggregate, events[at::groups]) for at in range(groups)], random) == expected
     )
+    assert expected[0] + sum(expected[2]) + sum(expected[4]) == len(values)
     assert len(expected[1]) <= 4
     assert len(expected[3]) <= 4
     partials = aggregate_frame(frame_of(events), aggregate, ["key"]) if events else [((0,), expected)]
