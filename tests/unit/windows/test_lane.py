@@ -20,6 +20,8 @@ def test_lane_sorts_by_time_then_sequence_then_offset() -> None:
     assert in_order(FRAME.reverse()).equals(FRAME)
     swapped = FRAME.with_columns(pl.Series(SEQUENCE, [2, 2, -1]))
     assert in_order(swapped)[OFFSET].to_list() == [2, 0, 1]
+    tied = FRAME.with_columns(pl.Series(SEQUENCE, [7, 7, 7])).reverse()
+    assert in_order(tied)[OFFSET].to_list() == [0, 1, 2]
 
 
 def test_lane_gives_one_state_per_group_whatever_the_order_of_rows() -> None:
