@@ -6,6 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+TEST_BROKERS = "STREAMAPP_TEST_BROKERS"
+
+
+def pytest_configure() -> None:
+    """Keep a developer's own environment and `streamapp.toml` out of the tests, and of the processes they start."""
+    for name in [name for name in os.environ if name.startswith("STREAMAPP_") and name != TEST_BROKERS]:
+        del os.environ[name]
+    os.environ["STREAMAPP_CONFIG"] = os.devnull
+
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
@@ -13,7 +22,7 @@ def kafka() -> Iterator[str]:
 
     Tests share it, so each uses topics and groups of names of its own.
     """
-    given = os.environ.get("STREAMAPP_TEST_BROKERS")
+    given = os.environ.get(TEST_BROKERS)
     if given:
         yield given
         return

@@ -300,6 +300,9 @@ class KafkaAdmin:
             raise self._unavailable("no answer at all") from None
         except KafkaException as problem:
             raise self._failure(problem) from problem
+        finally:
+            # librdkafka's log lines wait in a queue until somebody fetches them
+            self._client.poll(0)
         return answers
 
     def _failure(self, problem: KafkaException) -> KafkaError:

@@ -277,16 +277,16 @@ class DurableProducer:
 
     def _poll(self, producer: Producer) -> None:
         while not self._stopping.is_set():
-            try:
-                producer.poll(_POLL_S)
-            except Exception:
-                # a caller's callback raised; losing this thread would silence every later acknowledgement
-                log.exception("a delivery callback failed")
+            producer.poll(_POLL_S)
 
 
 def _report(topic: str, on_delivery: Delivered, error: ClientError | None, message: Message) -> None:
-    if error is None:
-        on_delivery(None, message.offset())
-    else:
-        text = f"not acknowledged: {error.str()}"
-        on_delivery(ProduceError(topic, 1, text, record_at_fault=error.code() in _RECORD_AT_FAULT), None)
+    try:
+        if error is None:
+            on_delivery(None, message.offset())
+        else:
+            text = f"not acknowledged: {error.str()}"
+            on_delivery(ProduceError(topic, 1, text, record_at_fault=error.code() in _RECORD_AT_FAULT), None)
+    except Exception:
+        # raised further it would end whatever serves the reports, and silence every later acknowledgement
+        log.exception("a delivery callback failed")

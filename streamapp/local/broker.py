@@ -28,7 +28,7 @@ from streamapp.local import launcher
 from streamapp.local.broker_config import HOST, NODE_ID, BrokerSecurity, BrokerTls, scram_arguments, server_properties
 from streamapp.local.jars import class_path
 from streamapp.local.java import find_java
-from streamapp.local.probe import FoundKafka, ask_kafka, listens, owner_of
+from streamapp.local.probe import FoundKafka, KafkaProbe, listens, owner_of
 from streamapp.settings import KafkaSecurity, Settings
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ _LOGGING = (
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
     "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaConfig=warn",
 )
-_FORMAT_TIMEOUT_S = 60
+_FORMAT_TIMEOUT_S = 120
 _LOG_MAX_BYTES = 16 << 20
 _PROBE_TIMEOUT_S = 3.0
 #: one question to a broker that may not be up yet; asked again until the start's time is over
@@ -75,7 +75,7 @@ class EmbeddedKafka:
         tls: BrokerTls | None = None,
         users: Mapping[str, str] | None = None,
         cache_dir: Path | None = None,
-        start_timeout_s: float = 60.0,
+        start_timeout_s: float = 120.0,
         stop_timeout_s: float = 15.0,
         clock: Clock | None = None,
     ) -> None:
@@ -207,7 +207,7 @@ class EmbeddedKafka:
     # --- how it is done ----------------------------------------------------------------------------------------------
 
     def _use_existing(self, port: int) -> None:
-        found = ask_kafka(self._client_config(port), _PROBE_TIMEOUT_S)
+        found = KafkaProbe(self._client_config(port)).ask(_PROBE_TIMEOUT_S)
         if found is None:
             owner = owner_of(port)
             raise EmbeddedKafkaError(
@@ -278,9 +278,9 @@ class EmbeddedKafka:
         process = self._process
         assert process is not None
         deadline_ms = self._clock.monotonic_ms() + int(self._start_timeout_s * 1000)
-        config = self._client_config(self._port)
+        probe = KafkaProbe(self._client_config(self._port))
         while True:
-            found = ask_kafka(config, _READY_PROBE_S)
+            found = probe.ask(_READY_PROBE_S)
             if process.poll() is not None:
                 said = self._log_since(start_of_log)
                 if "Address already in use" in said:

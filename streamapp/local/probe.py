@@ -32,27 +32,34 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
         return False
 
 
-def ask_kafka(config: dict[str, Any], timeout_s: float) -> FoundKafka | None:
-    """Ask for the cluster's metadata, once; None when no Kafka answers within the time.
+class KafkaProbe:
+    """Asks whether a Kafka answers, as often as wanted, over one connection.
+
+    One client for all questions: a handshake with TLS and a password may take longer than a single question waits, and
+    must not begin anew each time.
 
     Args:
         config: a client's configuration (bootstrap servers, security).
-        timeout_s: bound on the whole question.
     """
-    client = AdminClient(
-        {
-            **config,
-            "reconnect.backoff.ms": 50,
-            "reconnect.backoff.max.ms": 100,
-            # "connection refused" is an answer here, not an event for the log
-            "log_level": 0,
-        }
-    )
-    try:
-        metadata = client.list_topics(timeout=timeout_s)
-    except KafkaException:
-        return None
-    return FoundKafka(str(metadata.cluster_id), tuple(sorted(metadata.brokers)))
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._client = AdminClient(
+            {
+                **config,
+                "reconnect.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 100,
+                # "connection refused" is an answer here, not an event for the log
+                "log_level": 0,
+            }
+        )
+
+    def ask(self, timeout_s: float) -> FoundKafka | None:
+        """The cluster's metadata; None when no Kafka answers within the time."""
+        try:
+            metadata = self._client.list_topics(timeout=timeout_s)
+        except KafkaException:
+            return None
+        return FoundKafka(str(metadata.cluster_id), tuple(sorted(metadata.brokers)))
 
 
 def owner_of(port: int) -> str | None:

@@ -140,16 +140,17 @@ async def test_producer_that_cannot_flush_says_how_much_is_lost(free_port):
     await producer.stop(0.05)
 
 
-async def test_producer_sends_fifty_thousand_records_a_second(producer, topic):
+async def test_producer_spends_little_on_a_record(producer, topic):
     messages = [OutMessage(topic, b"coinbase:S%d" % (i % 40), bytes(150)) for i in range(20_000)]
     await producer.send_all(messages[:100])
-    rates = []
-    # the best of several, because the machine has other things to do
-    for _ in range(5):
-        started = time.perf_counter()
+    costs_us = []
+    for _ in range(3):
+        # this process's own time, so that whatever else the machine does cannot decide the outcome
+        started = time.process_time()
         await producer.send_all(messages)
-        rates.append(len(messages) / (time.perf_counter() - started))
-    assert max(rates) > 25_000, f"records/s: {rates}"
+        costs_us.append((time.process_time() - started) / len(messages) * 1e6)
+    # 20 would be 50,000 records/s on one core; it is about 9 when nothing disturbs the caches
+    assert min(costs_us) < 30, f"microseconds per record: {costs_us}"
 
 
 async def test_ensured_topics_are_as_declared_and_stay(settings):
@@ -221,3 +222,17 @@ async def test_committed_offsets_and_members_of_groups(settings, topic, producer
     assert await admin.group_members(group) == 0
     assert await admin.begin_offsets(tps) == {(topic, 0): 0, (topic, 1): 0}
     assert await admin.end_offsets(tps) == {(topic, 0): 3, (topic, 1): 0}
+
+
+async def test_producer_survives_a_callback_that_raises(producer, topic):
+    called = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fail(*_):
+        loop.call_soon_threadsafe(called.set)
+        raise ValueError("in a callback")
+
+    assert producer.try_produce(OutMessage(topic, b"k", b"v"), fail)
+    async with asyncio.timeout(20):
+        await called.wait()
+    assert await producer.send_all([OutMessage(topic, b"k", b"v")]) == [1]
