@@ -23,6 +23,8 @@ MISSING_FIELD = "missing_field"
 OVERSIZED = "oversized"
 WRONG_SCHEMA = "wrong_schema"
 TOO_MANY_SYMBOLS = "too_many_symbols"
+#: a defect of the protocol itself met this frame; the frame is kept and the feed goes on
+INTERNAL_ERROR = "internal_error"
 
 #: how much of an oversized frame is kept for the dead letter
 KEPT_OVERSIZED_BYTES = 64 << 10
@@ -212,6 +214,8 @@ class FeedProtocol:
             return [Rejected(frame_bytes(frame), MALFORMED_JSON, "nested too deeply")]
         except (UnicodeDecodeError, UnicodeEncodeError) as problem:
             return [Rejected(frame_bytes(frame), MALFORMED_JSON, f"not UTF-8: {problem.reason}")]
+        except Exception as problem:  # untrusted input must not be able to stop a feed, whatever was overlooked
+            return [Rejected(frame_bytes(frame), INTERNAL_ERROR, f"{type(problem).__name__}: {problem}")]
 
     def tick(self, now_ms: int) -> list[FeedEvent]:
         """Called about once a second while connected: pings to send and whatever only time can tell."""
