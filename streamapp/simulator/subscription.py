@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from streamapp.simulator.frames import CHANNELS, MATCHES, TICKER, Frame
+from streamapp.simulator.frames import CHANNELS, MATCHES, Frame
 
 
 class Subscription:
@@ -42,7 +42,7 @@ class Subscription:
                     chosen[product] = None
                 else:
                     chosen.pop(product, None)
-        self._wants_all = all(len(self.products(channel)) == len(self._products) for channel in (MATCHES, TICKER))
+        self._wants_all = all(len(self.products(channel)) == len(self._products) for channel in CHANNELS)
         new = [product for product in self.products(MATCHES) if product not in before]
         return self._state(), new
 
