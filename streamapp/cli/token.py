@@ -1,0 +1,28 @@
+"""`streamapp token`: make an access token for the HTTP API."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from streamapp.views.auth import SCOPES, new_token
+
+
+def token(
+    name: Annotated[str, typer.Argument(help="Whose token it is; letters, digits and _.-")],
+    scopes: Annotated[str, typer.Option(help=f"What it opens, joined by +: {', '.join(SCOPES)}.")] = "read",
+) -> None:
+    """Print a new token once, and the entry that makes workers accept it.
+
+    The token goes to standard output and is kept nowhere; its entry (a hash) goes to standard error.
+
+    Example: streamapp token laptop --scopes read+metrics > token.txt
+    """
+    text, entry = new_token(name, [scope.strip() for scope in scopes.split("+") if scope.strip()])
+    print(text)
+    print(
+        f"\nThe token above is shown only now. Clients send it as `Authorization: Bearer TOKEN`.\n"
+        f"Workers accept it once their settings have this entry (comma separated, if there are several):\n\n"
+        f"STREAMAPP_API_TOKENS={entry}",
+        file=sys.stderr,
+    )
