@@ -176,17 +176,16 @@ class EmbeddedKafka:
         process, self._process = self._process, None
         self._reused = False
         self._found = None
-        if process is None:
-            return
-        if process.stdin is not None:
-            # tells the launcher to stop the broker
-            process.stdin.close()
-        try:
-            process.wait(self._stop_timeout_s + 5)
-        except subprocess.TimeoutExpired:
-            # the broker follows its launcher at once
-            process.kill()
-            process.wait()
+        if process is not None:
+            if process.stdin is not None:
+                # tells the launcher to stop the broker
+                process.stdin.close()
+            try:
+                process.wait(self._stop_timeout_s + 5)
+            except subprocess.TimeoutExpired:
+                # the broker follows its launcher at once
+                process.kill()
+                process.wait()
         if self._home is not None and self._data_dir is None:
             shutil.rmtree(self._home, ignore_errors=True)
 

@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
 
-from streamapp.errors import ConfigurationError
+from streamapp.errors import ConfigurationError, EmbeddedKafkaError
+from streamapp.local import broker
 from streamapp.local.broker_config import BrokerSecurity, BrokerTls, scram_arguments, server_properties
+from streamapp.local.java import Java
 
 
 def parsed(text):
@@ -40,3 +44,12 @@ def test_scram_arguments_do_not_carry_the_password():
     arguments = scram_arguments(BrokerSecurity("sasl_plaintext", users={"alice": "a-secret"}))
     assert "a-secret" not in " ".join(arguments)
     assert [argument[:14] for argument in arguments[1::2]] == ["SCRAM-SHA-256=", "SCRAM-SHA-512="]
+
+
+def test_broker_that_cannot_be_formatted_leaves_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(broker, "find_java", lambda: Java(Path("/bin/false"), "25", "PATH"))
+    monkeypatch.setattr(broker, "class_path", lambda _: [])
+    with pytest.raises(EmbeddedKafkaError, match="cannot format"):
+        broker.EmbeddedKafka().start_blocking()
+    assert not list(tmp_path.iterdir())
