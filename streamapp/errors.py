@@ -5,6 +5,7 @@ was expected, what came, and what to do.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class StreamAppError(Exception):
@@ -25,6 +26,20 @@ class FeedError(StreamAppError):
 
 class RecordingError(StreamAppError):
     """A recorded session cannot be read or written."""
+
+
+class ProcessError(StreamAppError):
+    """A process that a command started ended by itself, or did not become ready in time.
+
+    Attributes:
+        process: what it is called.
+        log_file: where its output is.
+    """
+
+    def __init__(self, process: str, log_file: Path, message: str) -> None:
+        super().__init__(message)
+        self.process = process
+        self.log_file = log_file
 
 
 # --- records -------------------------------------------------------------------------------------------------------

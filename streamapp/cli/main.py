@@ -5,7 +5,7 @@ Exit codes: 0 success, 2 bad usage, 1 failure with one clear line on standard er
 
 import importlib
 import sys
-from typing import Any
+from typing import Any, cast
 
 import click
 import typer
@@ -43,7 +43,8 @@ class LazyGroup(click.Group):
             single = typer.Typer(add_completion=False, rich_markup_mode=None)
             single.command(name=cmd_name)(target)
             target = single
-        command = typer.main.get_command(target)
+        # typer brings a click of its own, whose commands behave alike without being related
+        command = cast("click.Command", typer.main.get_command(target))
         command.name = cmd_name
         return command
 
