@@ -5,17 +5,13 @@ Views know this module and `Queries` alone; they never touch a table.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 JsonValue = Any  # what `json.dumps` takes: the fields of a value depend on the table
 
-#: On a read that another worker forwarded (value `1`): answer it here or refuse, never forward it again.
+#: On a read that another worker forwarded (value: `peers.hop_token`): answer it here or refuse, never forward it again.
 HOP_HEADER = "Streamapp-Hop"
-
-#: The token of whoever asks, so that a forwarded read is made with the asker's own rights. Never log it.
-caller_token: ContextVar[str | None] = ContextVar("caller_token", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,27 +143,47 @@ class Queries(Protocol):
         """One table; UnknownTableError."""
         ...
 
-    async def keys(self, table: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None,
-                   local_only: bool = False) -> Page:
+    async def keys(
+        self, table: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None, local_only: bool = False
+    ) -> Page:
         """Keys in order, as strings."""
         ...
 
-    async def get(self, table: str, key: str, *, at: int | None = None, max_staleness_ms: int | None = None,
-                  local_only: bool = False) -> Reading:
+    async def get(
+        self,
+        table: str,
+        key: str,
+        *,
+        at: int | None = None,
+        max_staleness_ms: int | None = None,
+        local_only: bool = False,
+    ) -> Reading:
         """The current value of a key (see the contract for which window that is)."""
         ...
 
-    async def values(self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None) -> Sequence[Reading | Exception]:
+    async def values(
+        self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None
+    ) -> Sequence[Reading | Exception]:
         """The current values of several keys, in the order asked; a QueryError in the place of a key without one."""
         ...
 
-    async def windows(self, table: str, key: str, *, start: int | None = None, end: int | None = None, limit: int = 100,
-                      cursor: str | None = None, local_only: bool = False) -> Page:
+    async def windows(
+        self,
+        table: str,
+        key: str,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        local_only: bool = False,
+    ) -> Page:
         """Readings of the windows whose start lies in [start, end), in order of start."""
         ...
 
-    async def top(self, table: str, *, by: str, order: Literal["asc", "desc"] = "desc", limit: int = 10,
-                  local_only: bool = False) -> Page:
+    async def top(
+        self, table: str, *, by: str, order: Literal["asc", "desc"] = "desc", limit: int = 10, local_only: bool = False
+    ) -> Page:
         """Newest readings of all keys, ordered by one numeric field; nulls last, ties by key."""
         ...
 

@@ -16,6 +16,8 @@ from aiohttp import web
 
 from streamapp.clock import Clock
 from streamapp.errors import ConfigurationError, ForbiddenError, RateLimitedError, UnauthorizedError
+from streamapp.queries.model import HOP_HEADER
+from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
 
 #: scope -> what it opens; `admin` includes the others
@@ -134,6 +136,7 @@ class Authenticator:
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._tokens = parse_tokens(settings.api_tokens)
         self.open = not self._tokens
+        self._hop_token = hop_token(settings).encode()
         self.limit = FailureLimit(clock, settings.login_failures_max, settings.login_window_ms)
 
     def identify(self, text: str) -> Token | None:
@@ -153,10 +156,12 @@ class Authenticator:
             return text.strip() if scheme.lower() == "bearer" else ""
         return request.cookies.get(COOKIE) if "Cookie" in request.headers else None
 
-    def authorize(self, request: web.Request, scope: str) -> str | None:
-        """The token's text where one is needed; UnauthorizedError or ForbiddenError otherwise."""
+    def authorize(self, request: web.Request, scope: str) -> None:
+        """Let a request pass; UnauthorizedError or ForbiddenError otherwise."""
         if self.open:
-            return None
+            return
+        if scope == "read" and HOP_HEADER in request.headers and self._from_peer(request):
+            return
         text = self.presented(request)
         if not text:
             raise UnauthorizedError("this route needs a token: send `Authorization: Bearer TOKEN`")
@@ -165,7 +170,11 @@ class Authenticator:
             raise UnauthorizedError("the token is not known here; `streamapp token` makes one and its settings entry")
         if not token.allows(scope):
             raise ForbiddenError(f"the token {token.name!r} lacks the scope {scope!r}; it has {sorted(token.scopes)}")
-        return text
+
+    def _from_peer(self, request: web.Request) -> bool:
+        """Whether another worker with the same settings forwards somebody's read, whom it has admitted itself."""
+        presented = request.headers[HOP_HEADER].encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(presented, self._hop_token)
 
     def login(self, request: web.Request, text: str) -> Token:
         """Check a token that a person typed; RateLimitedError after too many wrong ones from one address."""

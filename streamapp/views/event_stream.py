@@ -6,7 +6,7 @@ queue. A client that takes nothing for the write time-out is dropped; it comes b
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +19,9 @@ from streamapp.views.problems import document
 from streamapp.views.serialise import dumps
 
 logger = logging.getLogger(__name__)
+
+#: what an `event: status` tells
+StatusSource = Callable[[], Mapping[str, Any]]
 
 RETRY_MS = 1_000  # what a client waits before it reconnects
 STATUS_INTERVAL_S = 1.0
@@ -50,7 +53,7 @@ class EventStream:
         metrics: Metrics,
         *,
         interval_ms: int = 0,
-        status: Callable[[], Mapping[str, Any]] | None = None,
+        status: StatusSource | None = None,
     ) -> None:
         self._response = response
         self._metrics = metrics
@@ -64,17 +67,22 @@ class EventStream:
         self._room = asyncio.Event()  # the pending changes were taken
         self._closing = asyncio.Event()
         self._failure: QueryError | None = None
+        self._refused: Sequence[Mapping[str, object]] = ()
 
     def close(self) -> None:
         """End the stream: the server stops."""
         self._closing.set()
         self._wake.set()
 
-    async def run(self, subscriptions: list[AsyncIterator[Change]]) -> None:
-        """Write until the client leaves, the server stops, or every subscription has ended.
+    async def run(
+        self, subscriptions: list[AsyncIterator[Change]], refused: Sequence[Mapping[str, object]] = ()
+    ) -> None:
+        """Write until the client leaves, the server stops, or every subscription has ended and no status is wanted.
 
-        A subscription that fails ends the stream with an `event: problem`; the client then starts over.
+        What is refused from the start is told first, as `event: refused`. A subscription that fails later ends the stream
+        with an `event: problem`; the client then starts over.
         """
+        self._refused = refused
         pumps = [asyncio.create_task(self._pump(changes)) for changes in subscriptions]
         try:
             await self._write_all(pumps)
@@ -107,7 +115,8 @@ class EventStream:
 
     async def _write_all(self, pumps: list[asyncio.Task[None]]) -> None:
         now = asyncio.get_running_loop().time
-        await self._write(f"retry: {RETRY_MS}\n\n".encode())
+        told = b"".join(event("refused", dumps(one)) for one in self._refused)
+        await self._write(f"retry: {RETRY_MS}\n\n".encode() + told)
         written = now()
         next_status = written
         while not self._closing.is_set():
@@ -122,7 +131,7 @@ class EventStream:
             if self._failure is not None:
                 await self._write(event("problem", dumps(document(self._failure))))
                 return
-            if not self._pending and all(pump.done() for pump in pumps):
+            if not self._pending and self._status is None and all(pump.done() for pump in pumps):
                 return
             if now() - written >= self._heartbeat_s:
                 await self._write(b": heartbeat\n\n")

@@ -14,7 +14,6 @@ from aiohttp.typedefs import Middleware
 
 from streamapp.errors import QueryError, TooLargeError
 from streamapp.metrics import Metrics
-from streamapp.queries.model import caller_token
 from streamapp.settings import Settings
 from streamapp.views.auth import Authenticator
 from streamapp.views.binding import HostCheck
@@ -78,9 +77,7 @@ class Guard:
         if length is not None and length > self._body_max_bytes:
             raise TooLargeError(f"a request body may have {self._body_max_bytes} bytes, got {length}")
         if scope is not None:
-            token = self._authenticator.authorize(request, scope)
-            if token is not None:
-                caller_token.set(token)
+            self._authenticator.authorize(request, scope)
 
     def wrap(self, route: Route) -> Handler:
         """The handler with everything around it."""

@@ -6,17 +6,19 @@ without) has missed no value that still stands; values that were replaced in bet
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from streamapp.errors import BadParameterError, RateLimitedError
+from streamapp.errors import BadParameterError, OwnerUnreachableError, RateLimitedError, RestoringError
 from streamapp.metrics import Metrics
-from streamapp.queries.model import Queries
+from streamapp.queries.model import Change, Queries
 from streamapp.settings import Settings
-from streamapp.views.event_stream import EventStream
+from streamapp.views.event_stream import EventStream, StatusSource
 from streamapp.views.guard import Route
 from streamapp.views.parameters import Parameters, checked_key
+from streamapp.views.problems import document
 from streamapp.views.responses import SECURITY_HEADERS
 from streamapp.views.status import StatusViews
 
@@ -60,12 +62,14 @@ class StreamViews:
         parameters = Parameters(request, ("key", "interval_ms"))
         key = parameters.text("key")
         subscription = (request.match_info["table"], None if key is None else checked_key(key))
-        return await self._serve(request, [subscription], self._interval(parameters), with_status=False)
+        return await self._serve(request, [subscription], self._interval(parameters))
 
     async def many(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/changes?of=TABLE&of=TABLE/KEY&status=true&interval_ms=`: several in one connection.
 
-        Browsers open only a few connections to one server, so a page with three tables needs this.
+        Browsers open only a few connections to one server, so a page with three tables needs this. A subscription that
+        this worker cannot serve for now (its key lives elsewhere, or is being restored) is told of in an `event: refused`,
+        whose data is `{"of": ..., "problem": {...}}`, and the others go on.
         """
         parameters = Parameters(request, ("of", "status", "interval_ms"), repeatable=("of",))
         subscriptions: list[tuple[str, str | None]] = []
@@ -76,15 +80,21 @@ class StreamViews:
             raise BadParameterError(
                 "of", f"of names 1 to {SUBSCRIPTIONS_MAX} of TABLE or TABLE/KEY, got {len(subscriptions)}"
             )
-        with_status = parameters.choice("status", ("true", "false"), "false") == "true"
-        return await self._serve(request, subscriptions, self._interval(parameters), with_status=with_status)
+        status = self._status.document if parameters.choice("status", ("true", "false"), "false") == "true" else None
+        return await self._serve(request, subscriptions, self._interval(parameters), several=True, status=status)
 
     @staticmethod
     def _interval(parameters: Parameters) -> int:
         return parameters.integer("interval_ms", minimum=0, maximum=INTERVAL_MAX_MS) or 0
 
     async def _serve(
-        self, request: web.Request, subscriptions: list[tuple[str, str | None]], interval_ms: int, *, with_status: bool
+        self,
+        request: web.Request,
+        subscriptions: list[tuple[str, str | None]],
+        interval_ms: int,
+        *,
+        several: bool = False,
+        status: StatusSource | None = None,
     ) -> web.StreamResponse:
         if len(request.headers.get("Last-Event-ID", "")) > _LAST_EVENT_ID_MAX_CHARS:
             raise BadParameterError("Last-Event-ID", f"an event id has at most {_LAST_EVENT_ID_MAX_CHARS} characters")
@@ -100,7 +110,7 @@ class StreamViews:
             async with AsyncExitStack() as stack:
                 # subscribed before anything is sent: what goes wrong here still becomes a problem document
                 async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                    changes = [await stack.enter_async_context(self._queries.changes(*one)) for one in subscriptions]
+                    changes, refused = await self._subscribe(stack, subscriptions, tolerant=several)
                 response = web.StreamResponse(headers=_HEADERS)
                 if request.method == "HEAD":
                     return response
@@ -111,11 +121,11 @@ class StreamViews:
                     self._settings,
                     self._metrics,
                     interval_ms=interval_ms,
-                    status=self._status.document if with_status else None,
+                    status=status,
                 )
                 self._open.add(stream)
                 try:
-                    await stream.run(changes)
+                    await stream.run(changes, refused)
                 except ConnectionError as gone:
                     logger.debug("an event stream ended: %s", gone)
                     if request.transport is not None:
@@ -126,3 +136,18 @@ class StreamViews:
         finally:
             self._reserved -= 1
             self._metrics.subscribers.set(self._reserved)
+
+    async def _subscribe(
+        self, stack: AsyncExitStack, subscriptions: list[tuple[str, str | None]], *, tolerant: bool
+    ) -> tuple[list[AsyncIterator[Change]], list[dict[str, object]]]:
+        """What can be followed, and what is refused for now; without tolerance, or beyond it, the error goes up."""
+        changes: list[AsyncIterator[Change]] = []
+        refused: list[dict[str, object]] = []
+        for table, key in subscriptions:
+            try:
+                changes.append(await stack.enter_async_context(self._queries.changes(table, key)))
+            except (OwnerUnreachableError, RestoringError) as error:
+                if not tolerant:
+                    raise
+                refused.append({"of": table if key is None else f"{table}/{key}", "problem": document(error)})
+        return changes, refused

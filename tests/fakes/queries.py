@@ -289,6 +289,8 @@ class FakeQueries:
     @asynccontextmanager
     async def changes(self, table: str, key: str | None = None) -> AsyncIterator[AsyncIterator[Change]]:
         self.table(table)
+        if key is not None and self.partition(key) in self.unreachable:
+            raise OwnerUnreachableError(f"changes of {key!r} come from the worker that owns it")
         wake = asyncio.Event()
         pending: dict[str, Change] = {}
         for known, entries in self._data[table].items():

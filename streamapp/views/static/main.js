@@ -9,12 +9,14 @@ import { read, session, Stream } from "./stream.js";
 
 const TABLES_EVERY_MS = 15_000;
 const KEYS_AT_FIRST = 1_000;
+const POLL_EVERY_MS = 2_000;
 
 let tables = [];
 let status = null;
 let serverAhead = 0; // the server's clock minus this one's
 let lastHeard = null;
 let painting = false;
+let polling = false; // the candles' key lives on another worker: a read is forwarded there, a stream is not
 
 const now = () => Date.now() + serverAhead;
 const has = (name) => tables.some((table) => table.name === name);
@@ -30,7 +32,11 @@ const signals = new SignalPanel(pick);
 const spark = new Sparkline(byId("spark"));
 
 const stream = new Stream({
-  open: () => candles.load(),
+  open() {
+    polling = false;
+    candles.load();
+  },
+  refused: () => (polling = true),
   reading(kind, reading) {
     if (reading.table === "latest") {
       latest.take(reading);
@@ -122,8 +128,9 @@ async function start() {
     show(byId("logout"), needed);
     await loadTables();
     candles.setTables(tables);
-    if (candles.table && !has("latest")) {
-      candles.addKeys((await read(`/v1/tables/${encodeURIComponent(candles.table.name)}/keys?limit=${KEYS_AT_FIRST}`)).items);
+    if (candles.table) {
+      const path = `/v1/tables/${encodeURIComponent(candles.table.name)}/keys?limit=${KEYS_AT_FIRST}`;
+      candles.addKeys((await read(path).catch(() => ({ items: [] }))).items);
     }
     follow();
     latest.arrange();
@@ -181,6 +188,7 @@ document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "auto"
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => candles.chart.draw());
 
 setInterval(paint, 1_000);
+setInterval(() => polling && candles.load(), POLL_EVERY_MS);
 setInterval(() => {
   if (document.body.dataset.connection === "live") loadTables().catch(() => undefined);
 }, TABLES_EVERY_MS);

@@ -20,7 +20,7 @@ export async function read(path) {
 
 /**
  * Follows `/v1/changes`. `handlers`: `open()`, `reading(kind, reading)`, `status(document)`, `state(word, since)` with `connecting`,
- * `live` or `stale`, and `denied()` when a login is needed.
+ * `live` or `stale`, `refused(subscription)` for what this worker cannot stream, and `denied()` when a login is needed.
  */
 export class Stream {
   constructor(handlers) {
@@ -67,6 +67,7 @@ export class Stream {
     source.addEventListener("snapshot", heard((reading) => this.handlers.reading("snapshot", reading)));
     source.addEventListener("change", heard((reading) => this.handlers.reading("change", reading)));
     source.addEventListener("status", heard((status) => this.handlers.status(status)));
+    source.addEventListener("refused", heard(({ of }) => this.handlers.refused(of)));
     source.addEventListener("problem", () => source === this.source && this.retry());
   }
 

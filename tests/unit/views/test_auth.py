@@ -4,6 +4,8 @@ import pytest
 
 from streamapp.clock import ManualClock
 from streamapp.errors import ConfigurationError, RateLimitedError, UnsafeBindError
+from streamapp.queries.model import HOP_HEADER
+from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
 from streamapp.views.auth import COOKIE, FailureLimit, new_token, parse_tokens
 from streamapp.views.binding import check_bind, is_loopback
@@ -61,6 +63,15 @@ async def test_malformed_credentials_are_unauthorized(make_client: MakeClient, h
 async def test_scheme_is_read_without_regard_to_case(make_client: MakeClient) -> None:
     client = await make_client(api_tokens=TOKENS)
     assert (await client.get("/v1/tables", headers={"Authorization": f"bEARER {READER}"}))[0] == 200
+
+
+async def test_worker_that_forwards_is_admitted_to_reads_only(make_client: MakeClient) -> None:
+    client = await make_client(api_tokens=TOKENS)
+    peer = {HOP_HEADER: hop_token(Settings(api_tokens=TOKENS))}
+    assert (await client.get(f"/v1/tables/latest/keys/{BTC}", headers=peer))[0] == 200
+    assert (await client.get("/metrics", headers=peer))[0] == 401
+    for wrong in ("1", hop_token(Settings()), hop_token(Settings(api_tokens=TOKENS + ","))):
+        assert (await client.get(f"/v1/tables/latest/keys/{BTC}", headers={HOP_HEADER: wrong}))[0] == 401
 
 
 async def test_without_tokens_loopback_is_open(make_client: MakeClient) -> None:

@@ -56,6 +56,9 @@ class Events:
         """Events carry what reads answer, so they have the same schemas."""
         from jsonschema import Draft202012Validator
 
+        if kind == "refused":
+            self.checked("problem", data["problem"])
+            return data
         name = {"status": "Status", "problem": "Problem"}.get(kind, "Reading")
         schema = {"$ref": f"#/components/schemas/{name}", "components": self.client.document["components"]}
         Draft202012Validator(schema).validate(data)
@@ -158,6 +161,20 @@ async def test_several_tables_and_status_share_one_connection(client: CheckedCli
         status = next(one.data for one in first if one.kind == "status")
         assert status["worker"]["lag"] == {"trades": 7}
         assert status["feeds"][0]["symbols"] == {"BTC-USD": 2}
+
+
+async def test_what_lives_elsewhere_is_refused_and_the_rest_goes_on(
+    client: CheckedClient, queries: FakeQueries
+) -> None:
+    queries.unreachable = {queries.partition(BTC)}
+    assert (await client.get(f"/v1/tables/latest/changes?key={BTC}"))[0] == 503
+    async with listen(client, f"/v1/changes?of=candles_1m/{BTC}&of=signals&status=true") as events:
+        refused = await events.next()
+        assert (refused.kind, refused.data["of"]) == ("refused", f"candles_1m/{BTC}")
+        assert refused.data["problem"]["code"] == "owner_unreachable"
+        assert (await events.next()).kind == "status"
+    async with listen(client, f"/v1/changes?of=candles_1m/{BTC}&status=true") as events:
+        assert [one.kind for one in await events.take(3)] == ["refused", "status", "status"]
 
 
 async def test_interval_conflates_to_the_newest_value_per_key(
