@@ -44,12 +44,13 @@ class DedupMemory:
         stream = self._streams.get(name)
         if stream is None:
             stream = self._new_stream(name)
-        if record_id in stream.current or record_id in stream.previous or record_id == stream.newest:
+        current = stream.current
+        if record_id in current or record_id in stream.previous or record_id == stream.newest:
             return False
-        stream.current.add(record_id)
+        current.add(record_id)
         stream.newest = record_id
         self._ids += 1
-        if len(stream.current) >= self._ids_per_stream:
+        if len(current) >= self._ids_per_stream:
             self._age(stream)
         if self._ids > self._max_ids:
             for each in self._streams.values():

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+
+import msgspec
 
 from streamapp.errors import ConfigurationError
 from streamapp.feeds.protocol import DedupKey
 
 
-class Entry:
-    """One accepted record on its way.
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """One accepted record on its way; a struct that the garbage collector need not visit, for there are many.
 
     Attributes:
         topic: where it goes.
@@ -21,43 +23,18 @@ class Entry:
         dedup: what identifies it, or None.
         barrier: nothing after it is handed over until it is acknowledged.
         done: acknowledged, or given up.
-        error: why the last try failed.
+        size_bytes: what it counts for in the bounds.
     """
 
-    __slots__ = (
-        "barrier",
-        "dedup",
-        "done",
-        "error",
-        "key",
-        "replaceable",
-        "size_bytes",
-        "topic",
-        "value",
-        "venue",
-    )
-
-    def __init__(
-        self,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        venue: str,
-        *,
-        replaceable: bool = False,
-        dedup: DedupKey | None = None,
-        barrier: bool = False,
-    ) -> None:
-        self.topic = topic
-        self.key = key
-        self.value = value
-        self.venue = venue
-        self.replaceable = replaceable
-        self.dedup = dedup
-        self.barrier = barrier
-        self.done = False
-        self.error: Exception | None = None
-        self.size_bytes = len(key) + len(value)
+    topic: str
+    key: bytes
+    value: bytes
+    venue: str
+    replaceable: bool = False
+    dedup: DedupKey | None = None
+    barrier: bool = False
+    done: bool = False
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +90,33 @@ class Outbox:
         """Entries that are not handed over."""
         return len(self._waiting)
 
-    def put(self, entry: Entry) -> bool:
-        """Accept an entry; False where it took the place of an older one, which is dropped."""
-        if self._conflate and entry.replaceable and self._replaced(entry):
-            return False
-        self._waiting.append(entry)
-        self._count(entry, 1)
-        self._empty.clear()
+    def put(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Accept entries in order; returns those that took the place of an older one, which is dropped."""
+        replacing: list[Entry] = []
+        if self._conflate:
+            for entry in entries:
+                entry.size_bytes = len(entry.key) + len(entry.value)
+                if entry.replaceable and self._replaced(entry):
+                    replacing.append(entry)
+                else:
+                    self._waiting.append(entry)
+                    self.size_bytes += entry.size_bytes
+                    self.records += 1
+        else:
+            total = 0
+            for entry in entries:
+                entry.size_bytes = size = len(entry.key) + len(entry.value)
+                total += size
+            self._waiting.extend(entries)
+            self.size_bytes += total
+            self.records += len(entries)
+        if self.records:
+            self._empty.clear()
         bounds = self._bounds
         if (self.records >= bounds.high_records or self.size_bytes >= bounds.high_bytes) and self._room.is_set():
             self._room.clear()
             self.bound_hits += 1
-        return True
+        return replacing
 
     async def room(self) -> None:
         """Wait until it is not full."""
@@ -138,28 +130,41 @@ class Outbox:
         """Wait until everything accepted is acknowledged."""
         await self._empty.wait()
 
-    def head(self) -> Entry | None:
-        """The next entry to hand over."""
-        return self._waiting[0] if self._waiting else None
+    def take(self, limit: int) -> list[Entry]:
+        """The next entries to hand over, in order: at most `limit`, and none behind a barrier."""
+        waiting = self._waiting
+        taken: list[Entry] = []
+        for _ in range(min(limit, len(waiting))):
+            entry = waiting.popleft()
+            taken.append(entry)
+            if entry.barrier:
+                break
+        if self._conflate:
+            for entry in taken:
+                if entry.replaceable and self._newest.get((entry.topic, entry.key)) is entry:
+                    del self._newest[entry.topic, entry.key]
+        self._sent.extend(taken)
+        self.in_flight += len(taken)
+        return taken
 
-    def hand_over(self) -> None:
-        """The head is with the producer now."""
-        entry = self._waiting.popleft()
-        if self._conflate and entry.replaceable and self._newest.get((entry.topic, entry.key)) is entry:
-            del self._newest[entry.topic, entry.key]
-        self._sent.append(entry)
-        self.in_flight += 1
+    def untake(self, count: int) -> None:
+        """The last `count` entries that were taken could not be handed over; they wait again, in their old order."""
+        for _ in range(count):
+            self._waiting.appendleft(self._sent.pop())
+        self.in_flight -= count
 
-    def settle(self, entry: Entry) -> None:
-        """An entry that was handed over is acknowledged, or given up."""
-        if entry.done:
-            return
-        entry.done = True
-        entry.value = b""
-        self.in_flight -= 1
-        self._count(entry, -1)
-        while self._sent and self._sent[0].done:
-            self._sent.popleft()
+    def settle(self, entries: Iterable[Entry]) -> None:
+        """Entries that were handed over are acknowledged, or given up; those that were before count only once."""
+        for entry in entries:
+            if not entry.done:
+                entry.done = True
+                entry.value = b""
+                self.in_flight -= 1
+                self.records -= 1
+                self.size_bytes -= entry.size_bytes
+        sent = self._sent
+        while sent and sent[0].done:
+            sent.popleft()
         bounds = self._bounds
         if self.records < bounds.low_records and self.size_bytes < bounds.low_bytes:
             self._room.set()
@@ -181,12 +186,7 @@ class Outbox:
         self._sent.extend(entry for entry in head if entry in known)
         self._waiting.extendleft(reversed(keep))
         self.in_flight = len(self._sent)
-        for entry in list(self._sent):
-            self.settle(entry)
-
-    def first(self, count: int) -> list[Entry]:
-        """The first waiting entries, in order."""
-        return list(islice(self._waiting, count))
+        self.settle(list(self._sent))
 
     def _replaced(self, entry: Entry) -> bool:
         name = (entry.topic, entry.key)
@@ -198,7 +198,3 @@ class Outbox:
         self.size_bytes += entry.size_bytes - older.size_bytes
         older.value, older.dedup, older.size_bytes = entry.value, entry.dedup, entry.size_bytes
         return True
-
-    def _count(self, entry: Entry, sign: int) -> None:
-        self.records += sign
-        self.size_bytes += sign * entry.size_bytes

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -118,28 +118,38 @@ class Sender:
         if producer is None or self._replacing is not None:
             return
         turn = _RECORDS_PER_TURN
-        while self._barrier is None and self._replacing is None and outbox.in_flight < self._in_flight_max:
-            entry = outbox.head()
-            if entry is None:
+        while self._barrier is None and self._replacing is None and turn:
+            entries = outbox.take(min(turn, self._in_flight_max - outbox.in_flight))
+            if not entries:
                 break
-            if not turn:
-                self._pump_soon()
+            turn -= len(entries)
+            if entries[-1].barrier:
+                self._barrier = entries[-1]
+            handed = self._hand_over(producer, entries)
+            if handed < len(entries):
+                if self._barrier is entries[-1]:
+                    self._barrier = None
+                outbox.untake(len(entries) - handed)
+                if not outbox.in_flight:
+                    self._pump_soon(0.01)  # nothing of ours will come back to wake this up
                 break
-            turn -= 1
-            message = OutMessage(entry.topic, entry.key, entry.value)
-            try:
-                if not producer.try_produce(message, partial(self._report, self.replacements, entry)):
-                    if not outbox.in_flight:
-                        self._pump_soon(0.01)  # nothing of ours will come back to wake this up
-                    break
-            except ProduceError as problem:
-                outbox.hand_over()
-                self._failed(entry, problem)
-                continue
-            outbox.hand_over()
-            if entry.barrier:
-                self._barrier = entry
+        if not turn:
+            self._pump_soon()
         self._metrics.bridge_buffered.set(outbox.records)
+
+    def _hand_over(self, producer: Producer, entries: Sequence[Entry]) -> int:
+        """Hand entries over in order until the client's queue is full; how many it took, or failed for good."""
+        try_produce, report, generation = producer.try_produce, self._report, self.replacements
+        for index, entry in enumerate(entries):
+            try:
+                message = OutMessage(entry.topic, entry.key, entry.value)
+                if not try_produce(message, partial(report, generation, entry)):
+                    return index
+            except ProduceError as problem:
+                self._failed(entry, problem)
+                if self._replacing is not None:
+                    return index + 1
+        return len(entries)
 
     # --- acknowledgements ----------------------------------------------------------------------------------------------
 
@@ -160,30 +170,28 @@ class Sender:
 
     def _settle_reports(self) -> None:
         reports, outbox = self._reports, self._outbox
-        acknowledged: Counter[tuple[str, str]] = Counter()
+        acknowledged: list[Entry] = []
         while reports:
             generation, entry, error = reports.popleft()
-            if entry.done:
-                continue
-            if error is not None:
-                if generation == self.replacements:
-                    self._failed(entry, error)
-                continue
-            outbox.settle(entry)
-            acknowledged[entry.venue, entry.topic] += 1
-            if entry is self._barrier:
-                self._barrier = None
-        for (venue, topic), count in acknowledged.items():
+            if error is None:
+                acknowledged.append(entry)
+            elif generation == self.replacements and not entry.done:
+                self._failed(entry, error)
+        if self._barrier is not None and self._barrier in acknowledged:
+            self._barrier = None
+        # a record may be acknowledged by two producers, the broken one and its successor; it counts once
+        counts = Counter([(entry.venue, entry.topic) for entry in acknowledged if not entry.done])
+        outbox.settle(acknowledged)
+        for (venue, topic), count in counts.items():
             self._metrics.bridge_records.labels(venue, topic).inc(count)
         self._metrics.bridge_buffered.set(outbox.records)
 
     def _failed(self, entry: Entry, error: Exception) -> None:
-        entry.error = error
         if isinstance(error, ProduceError) and error.record_at_fault:
             if entry is self._barrier:
                 self._barrier = None
             self._refused(entry, error)
-            self._outbox.settle(entry)
+            self._outbox.settle([entry])
         elif self._replacing is None:
             log.warning("bridge: a record was not acknowledged (%s); the producer is replaced", error)
             self._replacing = asyncio.get_running_loop().create_task(self._replace(), name="bridge-replace-producer")

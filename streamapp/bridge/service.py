@@ -194,14 +194,7 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
                     repeats += 1
                     continue
                 value = event.value  # type: ignore[union-attr]
-                entry = Entry(
-                    event.topic,  # type: ignore[union-attr]
-                    event.key,  # type: ignore[union-attr]
-                    value,
-                    event.venue,  # type: ignore[union-attr]
-                    replaceable=event.replaceable,  # type: ignore[union-attr]
-                    dedup=dedup,
-                )
+                entry = Entry(event.topic, event.key, value, event.venue, event.replaceable, dedup)  # type: ignore[union-attr]
                 if len(value) > too_large:
                     text = (
                         f"record of {len(value)} bytes for {entry.topic}; the limit is {too_large} (max_record_bytes)"
@@ -218,13 +211,7 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
             self.metrics.bridge_duplicates.labels(self.connections[name].protocol.venue).inc(repeats)
         if statuses:
             statuses[-1].barrier = True
-        dropped: Counter[tuple[str, str]] = Counter()
-        put = self.outbox.put
-        for entry in statuses:
-            put(entry)
-        for entry in records:
-            if not put(entry):
-                dropped[entry.venue, entry.topic] += 1
+        dropped = Counter((entry.venue, entry.topic) for entry in self.outbox.put([*statuses, *records]))
         for (venue, topic), count in dropped.items():
             self.metrics.bridge_dropped.labels(venue, topic).inc(count)
         self._count_bound_hits()
@@ -281,7 +268,7 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
         if entry.topic == DEAD_LETTER_TOPIC:
             log.error("bridge: Kafka refused a dead letter: %s", error)
             return
-        self.outbox.put(self._letter(entry.topic, entry, "refused_by_kafka", str(error)))
+        self.outbox.put([self._letter(entry.topic, entry, "refused_by_kafka", str(error))])
 
     def _count_bound_hits(self) -> None:
         if self.outbox.bound_hits != self._bound_hits:
@@ -302,7 +289,7 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
             last = self._heartbeats.get(status.venue)
             if last is None or last.done:
                 entry = self._heartbeats[status.venue] = status_entry(status)
-                self.outbox.put(entry)
+                self.outbox.put([entry])
         self.sender.pump()
 
     # --- Kafka ---------------------------------------------------------------------------------------------------------
