@@ -131,7 +131,9 @@ class WorkerInfo:
 
 
 class Queries(Protocol):
-    """All reads. Every method raises the `QueryError` subclass that tells what is wrong, and answers within the settings'
+    """All reads.
+
+    Every method raises the `QueryError` subclass that tells what is wrong, and answers within the settings'
     time-outs. `local_only` is set on a forwarded read: this worker answers itself or refuses, it never forwards again.
     """
 
