@@ -24,6 +24,7 @@ from streamapp.engine.transport import LaneTransport, StateTableManager
 from streamapp.engine.webserver import WorkerWeb
 from streamapp.errors import ConfigurationError
 from streamapp.kafka.config import faust_broker_options
+from streamapp.kafka.waiting import kafka_answers
 from streamapp.metrics import Metrics
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.service import QueryService
@@ -89,7 +90,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self.metrics = Metrics()
         self.clock = clock or SystemClock()
         self.engine = Engine(id, self.settings, self.metrics, on_failure=self.fail, clock=self.clock)
-        self.feed_health = FeedHealth(self.settings, self.metrics, self.clock)
+        self.feed_health = FeedHealth(self.settings, metrics=self.metrics, clock=self.clock)
         self.queries = QueryService(self.engine, self.feed_health, self._owners, self._fetch_state)
         self._attached = False
         self._lock_file: Any = None
@@ -258,6 +259,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         check_bind(self.settings.model_copy(update={"web_host": self.conf.web_bind}))
         directory = self.settings.data_dir / self.id_ / f"worker-{self.conf.web_port}"
         self._lock(directory)
+        await kafka_answers(self.settings, clock=self.clock)
         await super().on_start()
         await self.engine.start(RocksFactory(directory / "tables"))
         await self.feed_health.start()

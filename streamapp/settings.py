@@ -62,13 +62,20 @@ class Settings(BaseSettings):
     kafka_cert_file: Path | None = Field(None, description="PEM file of the client's certificate chain")
     kafka_key_file: Path | None = Field(None, description="PEM file of the client's private key")
     kafka_request_timeout_ms: int = Field(10_000, gt=0, description="bound on one request to a broker")
-    kafka_delivery_timeout_ms: int = Field(120_000, gt=0, description="bound on one record's way to its acknowledgement")
+    kafka_delivery_timeout_ms: int = Field(
+        120_000, gt=0, description="bound on one record's way to its acknowledgement"
+    )
+    kafka_wait_ms: int = Field(0, ge=0, description="a starting process waits this long for the first broker's answer")
     kafka_session_timeout_ms: int = Field(10_000, gt=0, description="a silent group member is declared dead after this")
     kafka_queue_max_records: int = Field(100_000, gt=0, description="records a producer holds unacknowledged at most")
-    kafka_queue_max_bytes: int = Field(128 << 20, ge=1 << 20, description="bytes a producer holds unacknowledged at most")
+    kafka_queue_max_bytes: int = Field(
+        128 << 20, ge=1 << 20, description="bytes a producer holds unacknowledged at most"
+    )
     topic_retention_ms: int = Field(7 * 86_400_000, description="how long source topics keep a record; -1: for ever")
     dead_letter_retention_ms: int = Field(30 * 86_400_000, description="how long dead letters are kept; -1: for ever")
-    replication_factor: int = Field(1, gt=0, description="of topics that streamapp creates; 3 where there are 3 brokers")
+    replication_factor: int = Field(
+        1, gt=0, description="of topics that streamapp creates; 3 where there are 3 brokers"
+    )
     partitions: int = Field(4, gt=0, description="of topics that streamapp creates")
 
     # state
@@ -77,9 +84,13 @@ class Settings(BaseSettings):
     cache_max_entries: int = Field(200_000, gt=0, description="windows kept in memory per partition after a checkpoint")
     cache_max_bytes: int = Field(64 << 20, gt=0, description="dirty state per partition before a checkpoint is forced")
     poll_max_records: int = Field(20_000, gt=0, description="records taken from the consumer at once, all partitions")
-    batch_queue_max_records: int = Field(50_000, gt=0, description="records that wait per partition before fetching stops")
+    batch_queue_max_records: int = Field(
+        50_000, gt=0, description="records that wait per partition before fetching stops"
+    )
     max_record_bytes: int = Field(1 << 20, gt=0, description="a larger record goes to the dead letters")
-    max_future_ms: int = Field(300_000, ge=0, description="event time may run ahead of arrival by this, else dead letter")
+    max_future_ms: int = Field(
+        300_000, ge=0, description="event time may run ahead of arrival by this, else dead letter"
+    )
     idle_timeout_ms: int = Field(0, ge=0, description="an idle partition closes its windows after this; 0: never")
     flush_timeout_ms: int = Field(60_000, gt=0, description="bound on one checkpoint; past it the worker stops")
     restore_timeout_ms: int = Field(600_000, gt=0, description="bound on restoring one partition without any progress")
@@ -95,8 +106,12 @@ class Settings(BaseSettings):
     sse_heartbeat_ms: int = Field(5_000, gt=0, description="a comment on a quiet event stream after this")
     sse_queue_max: int = Field(1_000, gt=0, description="keys pending per subscriber; the newest value per key wins")
     sse_subscribers_max: int = Field(2_000, gt=0, description="open event streams per worker")
-    sse_write_timeout_ms: int = Field(10_000, gt=0, description="a subscriber that takes nothing for this long is dropped")
-    http_idle_timeout_ms: int = Field(60_000, gt=0, description="a connection without a whole request for this long is closed")
+    sse_write_timeout_ms: int = Field(
+        10_000, gt=0, description="a subscriber that takes nothing for this long is dropped"
+    )
+    http_idle_timeout_ms: int = Field(
+        60_000, gt=0, description="a connection without a whole request for this long is closed"
+    )
     url_max_bytes: int = Field(6_000, gt=0, description="longest path and query of a request")
     login_failures_max: int = Field(10, gt=0, description="failed logins of one address before it has to wait")
     login_window_ms: int = Field(60_000, gt=0, description="how long failed logins are remembered")

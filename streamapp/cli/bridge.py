@@ -14,6 +14,7 @@ from streamapp.bridge.service import Bridge
 from streamapp.feeds.auth import redact_url
 from streamapp.feeds.catalog import VENUES
 from streamapp.kafka.admin import KafkaAdmin
+from streamapp.kafka.waiting import kafka_answers
 from streamapp.settings import FeedSettings, Settings
 
 #: how long the first word with Kafka may take, so that a wrong address is told within seconds
@@ -94,6 +95,7 @@ async def _run(settings: Settings, feeds: dict[str, FeedSettings]) -> None:
     # what is loaded stays, and records on their way are no garbage: looking through them often only costs time
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    await kafka_answers(settings)
     quick = min(_FIRST_ANSWER_MS, settings.kafka_request_timeout_ms)
     await KafkaAdmin(settings.model_copy(update={"kafka_request_timeout_ms": quick})).cluster_id()
     try:
