@@ -32,6 +32,7 @@ async def kafka_answers(settings: Settings, *, clock: Clock | None = None) -> No
     tries = 0
     while True:
         try:
+            await _any_listens(quick)
             await KafkaAdmin(quick, clock=clock).cluster_id()
         except BrokerUnavailableError as problem:
             tries += 1
@@ -46,3 +47,17 @@ async def kafka_answers(settings: Settings, *, clock: Clock | None = None) -> No
             await asyncio.sleep(random.uniform(0, _PAUSE_MAX_S))
         else:
             return
+
+
+async def _any_listens(settings: Settings) -> None:
+    """See that some broker accepts connections; asked before the client is, which logs every refusal as an error."""
+    for broker in settings.broker_list:
+        host, _, port = broker.rpartition(":")
+        try:
+            async with asyncio.timeout(settings.kafka_request_timeout_ms / 1000):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, TimeoutError, ValueError):
+            continue
+        writer.close()
+        return
+    raise BrokerUnavailableError(settings.kafka_brokers, f"nobody accepts connections at {settings.kafka_brokers}")

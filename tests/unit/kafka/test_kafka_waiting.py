@@ -27,10 +27,15 @@ class ScriptedAdmin:
         return "cluster"
 
 
+async def listens(settings: Settings) -> None:
+    """Somebody does."""
+
+
 @pytest.fixture
 def admin(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedAdmin]:
     scripted = type("Scripted", (ScriptedAdmin,), {})
     monkeypatch.setattr(waiting, "KafkaAdmin", scripted)
+    monkeypatch.setattr(waiting, "_any_listens", listens)
     monkeypatch.setattr(waiting, "_PAUSE_MAX_S", 0.0)
     return scripted
 
@@ -53,3 +58,12 @@ async def test_kafka_that_never_answers_is_given_up_after_the_waiting_time(admin
         await kafka_answers(Settings.model_construct(kafka_wait_ms=10_000), clock=clock)
     assert admin.asked == 5
     assert clock.monotonic_ms() == 10_000
+
+
+async def test_kafka_client_is_not_started_while_nobody_listens(
+    monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    monkeypatch.setattr(waiting, "KafkaAdmin", lambda *_, **__: pytest.fail("asked"))
+    settings = Settings.model_construct(kafka_brokers=f"127.0.0.1:{free_port}", kafka_wait_ms=1)
+    with pytest.raises(BrokerUnavailableError, match="nobody accepts connections"):
+        await kafka_answers(settings)
