@@ -86,25 +86,25 @@ class Guard:
         counters = {}  # by status; looking up labels costs more than counting
         deadlines = self._deadlines
 
-        async def bounded(request: web.Request, started: float) -> web.StreamResponse:
-            task = cast("asyncio.Task[object]", asyncio.current_task())
-            deadlines.enter(task, started)
-            try:
-                return await handler(request)
-            except asyncio.CancelledError:
-                if deadlines.expired(task):
-                    raise TimeoutError from None
-                raise
-            finally:
-                deadlines.leave(task)
-
         async def guarded(request: web.Request) -> web.StreamResponse:
             now = asyncio.get_running_loop().time
             started = now()
             response: web.StreamResponse
             try:
                 self.admit(request, scope)
-                response = await (handler(request) if streams else bounded(request, started))
+                if streams:
+                    response = await handler(request)
+                else:
+                    task = cast("asyncio.Task[object]", asyncio.current_task())
+                    deadlines.enter(task, started)
+                    try:
+                        response = await handler(request)
+                    except asyncio.CancelledError:
+                        if deadlines.expired(task):
+                            raise TimeoutError from None
+                        raise
+                    finally:
+                        deadlines.leave(task)
             except QueryError as error:
                 response = problem(error)
             except TimeoutError:

@@ -16,7 +16,6 @@ _GZIP = re.compile(r"(?:^|,)\s*(?:gzip|x-gzip|\*)\s*(?:;\s*q=(?P<q>[0-9.]+))?\s*
 SECURITY_HEADERS: Mapping[istr, str] = {
     istr("X-Content-Type-Options"): "nosniff",
     istr("Cross-Origin-Resource-Policy"): "same-origin",
-    istr("Referrer-Policy"): "no-referrer",
 }
 
 _CONTENT_TYPE, _ETAG, _CACHE, _VARY = istr("Content-Type"), istr("ETag"), istr("Cache-Control"), istr("Vary")
