@@ -7,7 +7,7 @@ cannot be decoded becomes a dead letter and the lane goes on.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -19,8 +19,10 @@ from streamapp.metrics import Metrics
 from streamapp.records.codec import Codec
 from streamapp.state.definition import event_time_ms
 
-#: records merged between two turns of the event loop: a few milliseconds of work
-CHUNK_MAX_RECORDS = 2_000
+#: records that are decoded at once; between two tables the event loop gets a turn, after a few milliseconds of work
+CHUNK_MAX_RECORDS = 4_096
+
+_YIELD_MIN_RECORDS = 512
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class Decoded:
     times: Sequence[int]
     sequences: Sequence[int]
     end: int
+    columns: dict[str, Any] = field(default_factory=dict)
 
 
 class Tap(Protocol):
@@ -168,6 +171,8 @@ class SourceLane:
             for tap in taps:
                 for index, problem in await tap.accept(decoded):
                     self._reject(decoded.raw[index], problem)
+                if len(chunk) > _YIELD_MIN_RECORDS:
+                    await asyncio.sleep(0)
         self.applied = end
         self.last_activity_ms = self._clock.monotonic_ms()
 

@@ -125,6 +125,7 @@ class TableTap:
                 decoded.records,
                 decoded.times,
                 decoded.sequences,
+                decoded.columns,
             )
         )
 

@@ -19,9 +19,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import aiokafka
+from aiokafka.consumer.fetcher import PartitionRecords
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
-from faust.types import TP
+from faust.types import TP, ConsumerMessage
 
 from streamapp.engine.acks import AckTracker
 
@@ -37,6 +38,25 @@ _POLL_S = 0.5
 _FEEDER_MAX_RECORDS = 4_096
 
 
+def _raw_records(key: bytes | None) -> bytes | None:
+    """Marks a consumer whose records are handed out as they were parsed."""
+    return key
+
+
+_build_consumer_record = PartitionRecords._consumer_record
+
+
+def _consumer_record(self: Any, tp: Any, record: Any) -> Any:
+    """Skip building a `ConsumerRecord` where nobody needs one: a third of the consumer's time, and the lane only reads
+    offset, key, value, timestamp and headers, which the parsed record has.
+    """
+    return record if self._key_deserializer is _raw_records else _build_consumer_record(self, tp, record)
+
+
+# aiokafka has no setting for it; other consumers in the process go the stock way
+PartitionRecords._consumer_record = _consumer_record
+
+
 class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """The consumer's thread, with a shorter fetch."""
 
@@ -44,6 +64,7 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer = super()._create_worker_consumer(transport)
         # Faust fixes fetch_max_wait_ms at 1500; the fetcher reads this attribute when the consumer starts
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._key_deserializer = _raw_records
         return consumer
 
 
@@ -61,6 +82,25 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     def _new_consumer_thread(self) -> LaneConsumerThread:
         return LaneConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        # the stock method reads fields that only a ConsumerRecord has
+        key, value = record.key, record.value
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            record.offset,
+            record.timestamp / 1000 if record.timestamp is not None else None,
+            record.timestamp_type,
+            record.headers,
+            key,
+            value,
+            record.checksum,
+            len(key) if key is not None else -1,
+            len(value) if value is not None else -1,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
 
     # --- subscribing and positions ---------------------------------------------------------------------------------
 
@@ -299,4 +339,3 @@ class StateTableManager(TableManager):  # type: ignore[misc]
         if not self.should_stop:
             await self._update_channels()
             await self.recovery.start()
-

@@ -17,6 +17,7 @@ class Batch:
         origin: index of the offsets' origin; the same as `source` unless the table is re-keyed.
         end: the last offset that this batch accounts for, records that went to the dead letters included.
         offsets, keys, records, times, sequences: per record; times are event time in ms, sequences -1 where unknown.
+        columns: the same as columns, by name, made when first needed; tables that share a decoding share them.
     """
 
     source: int
@@ -27,6 +28,7 @@ class Batch:
     records: Sequence[Any]
     times: Sequence[int]
     sequences: Sequence[int]
+    columns: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

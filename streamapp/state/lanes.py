@@ -6,7 +6,8 @@ the longest span that lies wholly in or wholly out of every window.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,9 @@ from streamapp.windows.sessions import Session
 if TYPE_CHECKING:
     from streamapp.state.partition import PartitionState
 
-_OWN_COLUMNS = (pl.col("__time").max().alias("__newest"), pl.col("__offset").max().alias("__last"))
+_OWN = ("__key", "__time", "__sequence", "__offset")
+_OWN_RESULTS = (pl.col("__time").max().alias("__newest"), pl.col("__offset").max().alias("__last"))
+_NO_WINDOW = (0,)
 
 
 def merge_records(
@@ -44,7 +47,6 @@ def merge_records(
     offsets, keys, records, times, sequences = batch.offsets, batch.keys, batch.records, batch.times, batch.sequences
     stream_times, horizon = state.stream_times, state.horizon[origin]
     span = window.size_ms + window.grace_ms if window is not None else 0
-    no_window = (0,)
     for position in positions:
         time, offset, key = times[position], offsets[position], keys[position]
         if watermarks is None:
@@ -57,7 +59,7 @@ def merge_records(
         failure: Exception | None = None
         merged = False
         order = (time, sequences[position], offset)
-        for start in no_window if window is None else window.starts_for(time):
+        for start in _NO_WINDOW if window is None else window.starts_for(time):
             if window is not None and start + span <= watermark:
                 missed = [start] if missed is None else [*missed, start]
                 continue
@@ -89,7 +91,7 @@ def merge_records(
 
 
 def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Applied) -> bool:
-    """Merge the records from position `first` on by columns; False where the aggregate has no such lane.
+    """Merge the records from position `first` on by columns; False where that cannot be done with this batch.
 
     Records that one of their windows is closed for go through the record lane, with the watermark of their own moment.
     """
@@ -98,45 +100,42 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     expressions = aggregate.expressions(source)
     if expressions is None:
         return False
-    records, keys, offsets, sequences = batch.records, batch.keys, batch.offsets, batch.sequences
-    if first:
-        records, keys, offsets, sequences = records[first:], keys[first:], offsets[first:], sequences[first:]
-    inputs = {name: [getattr(record, name) for record in records] for name in aggregate.inputs(source)}
-    if any(None in inputs[name] for name in aggregate.required(source)):
+    try:
+        columns = [_column(batch, name) for name in (*_OWN, *aggregate.inputs(source))]
+    except (TypeError, ValueError, pl.exceptions.PolarsError):
+        return False  # values of mixed types: record by record it shows which one is wrong
+    if any(_column(batch, name).null_count() for name in aggregate.required(source)):
         return False
-    times = np.array(batch.times[first:], dtype=np.int64)
+    frame = pl.DataFrame(columns)
+    times = _times(batch)
+    if first:
+        frame, times = frame.slice(first), times[first:]
     running = np.maximum.accumulate(np.maximum(times, state.stream_times[origin]))
     others = [time for index, time in enumerate(state.stream_times) if index != origin]
     watermarks = np.minimum(running, min(others)) if others else running
     suspects: Sequence[int] = ()
-    panes = np.zeros_like(times)
+    grouping = ["__key"]
     if window is not None:
         panes = times - times % window.pane_ms
         # the oldest window that can hold the pane; a little too old where the step does not divide the size
         closed = panes + (window.pane_ms + window.grace_ms) <= watermarks
+        frame = frame.with_columns(pl.Series("__pane", panes))
+        grouping.append("__pane")
         if closed.any():
             suspects = np.nonzero(closed)[0].tolist()
-
-    columns: dict[str, object] = dict(inputs)
-    columns["__key"], columns["__pane"], columns["__time"] = keys, panes, times
-    columns["__sequence"], columns["__offset"] = sequences, offsets
-    try:
-        frame = pl.DataFrame(columns, strict=True)
-    except (TypeError, ValueError, pl.exceptions.PolarsError):
-        return False  # values of mixed types: record by record it shows which one is wrong
+            frame = frame.filter(pl.Series(~closed))
     state.stream_times[origin] = int(running[-1])
-    if suspects:
-        frame = frame.filter(pl.Series(~closed))
-    if not _in_order(times, sequences):
+    if not _in_order(batch):
         frame = frame.sort("__time", "__sequence", "__offset")
-    grouped = frame.group_by("__key", "__pane").agg(*expressions, *_OWN_COLUMNS)
+    grouped = frame.group_by(grouping).agg(*expressions, *_OWN_RESULTS)
 
-    merge, entry_of, touch = aggregate.merge, state.entry, state.touch
+    merge, entry_of, touch, compact = aggregate.merge, state.entry, state.touch, aggregate.compact
+    lead = len(grouping)
     for row in grouped.rows():
-        key, pane, newest, last = row[0], row[1], row[-2], row[-1]
-        partial = list(row[2:-2])
-        aggregate.compact(partial)
-        for start in (0,) if window is None else window.starts_for(pane):
+        key, newest, last = row[0], row[-2], row[-1]
+        partial = list(row[lead:-2])
+        compact(partial)
+        for start in _NO_WINDOW if window is None else window.starts_for(row[1]):
             entry = entry_of(key, start)
             merge(entry.state, partial)
             if last > entry.offsets[origin]:
@@ -144,16 +143,47 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
             if newest > entry.newest:
                 entry.newest = newest
             touch(key, start, entry)
-    outcome.merged += len(records) - len(suspects)
+    outcome.merged += len(times) - len(suspects)
     if suspects:
         judged = [0] * first + watermarks.tolist()
         merge_records(state, batch, [first + position for position in suspects], outcome, judged)
     return True
 
 
-def _in_order(times: np.ndarray, sequences: Sequence[int]) -> bool:
-    steps = np.diff(times)
-    if (steps < 0).any():
-        return False
-    ties = steps == 0
-    return not (ties.any() and (np.diff(np.array(sequences, dtype=np.int64))[ties] < 0).any())
+def _column(batch: Batch, name: str) -> pl.Series:
+    """One column of a batch, made once for all tables that share its decoding."""
+    found: pl.Series | None = batch.columns.get(name)
+    if found is None:
+        if name == "__key":
+            found = pl.Series(name, batch.keys, dtype=pl.String)
+        elif name == "__time":
+            found = pl.Series(name, _times(batch))
+        elif name == "__sequence":
+            found = pl.Series(name, batch.sequences, dtype=pl.Int64)
+        elif name == "__offset":
+            found = pl.Series(name, batch.offsets, dtype=pl.Int64)
+        else:
+            get = attrgetter(name)
+            found = pl.Series(name, [get(record) for record in batch.records], strict=True)
+        batch.columns[name] = found
+    return found
+
+
+def _times(batch: Batch) -> Any:
+    times = batch.columns.get("times as array")
+    if times is None:
+        times = batch.columns["times as array"] = np.array(batch.times, dtype=np.int64)
+    return times
+
+
+def _in_order(batch: Batch) -> bool:
+    """Whether the batch is sorted by time and sequence as it is; offsets always are."""
+    known: bool | None = batch.columns.get("in order")
+    if known is None:
+        steps = np.diff(_times(batch))
+        ties = steps == 0
+        known = not (steps < 0).any()
+        if known and ties.any():
+            known = not (np.diff(np.array(batch.sequences, dtype=np.int64))[ties] < 0).any()
+        batch.columns["in order"] = known
+    return known
