@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 Visit = Callable[[str, bytes, bytes], None]
 
 _CHUNK_RECORDS = 5_000
+#: a chunk that is not full is handed out after this
+_CHUNK_WAIT_S = 0.05
 #: each look further back is this many times as long as the one before
 _STRETCH = 4
 _RETRY_S = 0.1
@@ -183,7 +185,7 @@ class TailReader:
                     f"expected to read the ends of the topics within {self._settings.bridge_seed_timeout_ms} ms, "
                     f"{len(left)} partitions are left; is the broker overloaded? (bridge_seed_timeout_ms)"
                 )
-            for message in consumer.consume(_CHUNK_RECORDS, 0.5):
+            for message in consumer.consume(_CHUNK_RECORDS, _CHUNK_WAIT_S):
                 tp = (message.topic(), message.partition())
                 error = message.error()
                 if error is not None:
