@@ -25,9 +25,9 @@ class FeedAuthSettings(BaseModel):
     )
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="headers of the handshake")
     query: dict[str, SecretStr] = Field(default_factory=dict, description="query parameters of the handshake")
-    key: SecretStr | None = None
-    secret: SecretStr | None = None
-    passphrase: SecretStr | None = None
+    key: SecretStr | None = Field(default=None, description="the name of the credentials")
+    secret: SecretStr | None = Field(default=None, description="what signs, where something is signed")
+    passphrase: SecretStr | None = Field(default=None, description="the third part, where the venue has one")
     message: SecretStr | None = Field(
         default=None, description="the first message; {key}, {secret}, {passphrase} and {timestamp_ms} are filled in"
     )
@@ -55,9 +55,11 @@ class Settings(BaseSettings):
     # Kafka
     kafka_brokers: str = Field("127.0.0.1:9092", description="bootstrap servers, host:port, comma separated")
     kafka_security: KafkaSecurity = Field("plaintext", description="how connections are protected")
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    kafka_username: str | None = None
-    kafka_password: SecretStr | None = None
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="how name and password are proved, in the modes with SASL"
+    )
+    kafka_username: str | None = Field(None, description="the name, in the modes with SASL")
+    kafka_password: SecretStr | None = Field(None, description="the password; never printed")
     kafka_ca_file: Path | None = Field(None, description="PEM file of the authorities to trust; default: the system's")
     kafka_cert_file: Path | None = Field(None, description="PEM file of the client's certificate chain")
     kafka_key_file: Path | None = Field(None, description="PEM file of the client's private key")
@@ -66,6 +68,9 @@ class Settings(BaseSettings):
         120_000, gt=0, description="bound on one record's way to its acknowledgement"
     )
     kafka_wait_ms: int = Field(0, ge=0, description="a starting process waits this long for the first broker's answer")
+    kafka_start_timeout_ms: int = Field(
+        60_000, gt=0, description="how long a starting process waits for Kafka to be there"
+    )
     kafka_session_timeout_ms: int = Field(10_000, gt=0, description="a silent group member is declared dead after this")
     kafka_queue_max_records: int = Field(100_000, gt=0, description="records a producer holds unacknowledged at most")
     kafka_queue_max_bytes: int = Field(
@@ -120,9 +125,9 @@ class Settings(BaseSettings):
 
     # the built-in application
     grace_ms: int = Field(10_000, ge=0, description="how late an event may be, of the built-in tables")
-    retention_1m_ms: int = Field(86_400_000, gt=0)
-    retention_5m_ms: int = Field(7 * 86_400_000, gt=0)
-    retention_1h_ms: int = Field(90 * 86_400_000, gt=0)
+    retention_1m_ms: int = Field(86_400_000, gt=0, description="how long the 1-minute tables keep a window")
+    retention_5m_ms: int = Field(7 * 86_400_000, gt=0, description="... the 5-minute ones")
+    retention_1h_ms: int = Field(90 * 86_400_000, gt=0, description="... the hourly one")
 
     # the bridge
     feeds: dict[str, FeedSettings] = Field(default_factory=dict, description="feeds by name")
@@ -154,8 +159,10 @@ class Settings(BaseSettings):
     dead_letter_max_bytes: int = Field(64 << 10, gt=0, description="of a rejected frame, this much is kept")
 
     # operation
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="of a bridge; a worker has `-l`"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="how a line of the log is written")
 
     @classmethod
     def settings_customise_sources(

@@ -100,6 +100,29 @@ async def restore(
         raise
 
 
+def starts_over(settings: Settings, place: tuple[str, int], begin: int, end: int) -> bool:
+    """Whether a changelog partition begins with the mark of a rebuild; blocks."""
+    if begin >= end:
+        return False
+    consumer = Consumer({**_client(settings), "queued.max.messages.kbytes": 1024}, logger=log)
+    try:
+        consumer.assign([TopicPartition(*place, begin)])
+        first = consumer.poll(settings.kafka_request_timeout_ms / 1000)
+        return first is not None and first.error() is None and first.key() == REBUILD_KEY
+    finally:
+        consumer.close()
+
+
+def _client(settings: Settings) -> dict[str, Any]:
+    return {
+        **confluent_config(settings),
+        "group.id": "streamapp-restore",  # the client insists on one; it never joins it
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "check.crcs": True,
+    }
+
+
 def _read(
     requests: Sequence[RestoreRequest],
     settings: Settings,
@@ -110,17 +133,13 @@ def _read(
     waiting = {(request.topic, request.partition): request for request in requests}
     consumer = Consumer(
         {
-            **confluent_config(settings),
-            "group.id": "streamapp-restore",  # the client insists on one; it never joins it
-            "enable.auto.commit": False,
+            **_client(settings),
             "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
             "fetch.wait.max.ms": 10,
             "fetch.max.bytes": 64 << 20,
             "max.partition.fetch.bytes": 8 << 20,
             "queued.min.messages": 200_000,
             "queued.max.messages.kbytes": 128 << 10,
-            "check.crcs": True,
         },
         logger=log,
     )

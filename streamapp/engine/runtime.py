@@ -16,10 +16,10 @@ from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.identity import SourceBounds, check_checkpoint, check_store
 from streamapp.engine.lane import SourceLane, Tap
-from streamapp.engine.restore import RestoreRequest, restore
+from streamapp.engine.restore import RestoreRequest, restore, starts_over
 from streamapp.engine.rocks import RocksFactory
 from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable, TableTap
-from streamapp.errors import ConfigurationError, StateError
+from streamapp.errors import BrokerUnavailableError, ConfigurationError, SourceChangedError, StateError
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.producer import DurableProducer
 from streamapp.kafka.topics import BUILTIN_TOPICS, FRAMING_BYTES, TopicSpec
@@ -32,6 +32,8 @@ from streamapp.state.store import StateStore
 log = logging.getLogger(__name__)
 
 _OPEN_TRIES = 20
+_REACH_PAUSE_S = 0.5
+_REACH_PAUSE_MAX_S = 5.0
 _OPEN_PAUSE_S = 0.25
 TopicPartition = tuple[str, int]
 
@@ -126,7 +128,7 @@ class Engine:
             BrokerUnavailableError, TopicMismatchError, KafkaError: see the message.
         """
         self._stores = stores
-        self.cluster_id = self._checkpointer.cluster_id = await self.admin.cluster_id()
+        self.cluster_id = self._checkpointer.cluster_id = await self._reach_cluster()
         await self._ensure_topics(partitions or {})
         await self.producer.start()
         self._flusher = asyncio.create_task(self._flush_forever(), name="checkpoints")
@@ -147,16 +149,31 @@ class Engine:
                 self._close(live)
         await self.producer.stop(self.settings.kafka_request_timeout_ms / 1000)
 
+    async def _reach_cluster(self) -> str:
+        """The cluster's id; a cluster that is just starting is waited for."""
+        deadline_ms = self.clock.monotonic_ms() + self.settings.kafka_start_timeout_ms
+        pause_s = _REACH_PAUSE_S
+        while True:
+            try:
+                return await self.admin.cluster_id()
+            except BrokerUnavailableError as problem:
+                if self.clock.monotonic_ms() >= deadline_ms:
+                    raise
+                log.warning("waiting for Kafka: %s", problem)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, _REACH_PAUSE_MAX_S)
+
     async def _ensure_topics(self, declared: Mapping[str, int]) -> None:
         settings = self.settings
         builtin = {spec.name: spec for spec in BUILTIN_TOPICS(settings)}
         internal_finals = {table.final_topic: table for table in self.tables.values()}
         sources = {source.topic for table in self.tables.values() for source in table.definition.sources}
         external = sources - set(internal_finals)
-        found = await self.admin.describe_topics(external | {"dead-letters"}, with_config=False)
+        external |= {"dead-letters", "feed-status"}
+        found = await self.admin.describe_topics(external, with_config=False)
         missing: list[TopicSpec] = []
         counts: dict[str, int] = {}
-        for topic in [*sorted(external), "dead-letters"]:
+        for topic in sorted(external):
             description = found[topic]
             if description is not None:
                 counts[topic] = description.partitions
@@ -184,7 +201,10 @@ class Engine:
         used = sorted({name for t in self.tables.values() for name in (*t.input_topics, t.changelog_topic)})
         described = await self.admin.describe_topics(used, with_config=False)
         ids = {name: description.topic_id for name, description in described.items() if description is not None}
+        rekeys = [(t.rekey_topic, p) for t in self.tables.values() if t.definition.rekey for p in range(t.partitions)]
+        ends = await self.admin.end_offsets(rekeys)
         for table in self.tables.values():
+            table.nothing_forwarded = not any(end for (topic, _), end in ends.items() if topic == table.rekey_topic)
             table.topic_ids = tuple(ids[topic] for topic in table.input_topics)
             table.changelog_id = ids[table.changelog_topic]
 
@@ -250,9 +270,7 @@ class Engine:
         for table, partition in places:
             live = table.live.get(partition)
             if live is None:
-                store = await self._open(table.name, partition)
-                live = table.live[partition] = LivePartition(table, partition, store)
-                check_store(live, self.cluster_id)
+                live = table.live[partition] = await self._open_partition(table, partition, begins, ends)
             place = (table.changelog_topic, partition)
             request = RestoreRequest(
                 table.name,
@@ -411,6 +429,28 @@ class Engine:
                     raise
                 await asyncio.sleep(_OPEN_PAUSE_S * random.uniform(0.5, 1.0))
         raise AssertionError("unreachable")
+
+    async def _open_partition(
+        self,
+        table: RunningTable,
+        partition: int,
+        begins: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+    ) -> LivePartition:
+        live = LivePartition(table, partition, await self._open(table.name, partition))
+        try:
+            check_store(live, self.cluster_id)
+        except SourceChangedError:
+            place = (table.changelog_topic, partition)
+            marked = await asyncio.to_thread(starts_over, self.settings, place, begins[place], ends[place])
+            live.store.close()
+            if not marked:
+                raise
+            assert self._stores is not None
+            self._stores.remove(table.name, partition)
+            live = LivePartition(table, partition, await self._open(table.name, partition))
+            check_store(live, self.cluster_id)
+        return live
 
     def _close(self, live: LivePartition) -> None:
         live.state = None

@@ -51,6 +51,7 @@ class RunningTable:
     origins: int = 1
     topic_ids: Sequence[str] = ()
     changelog_id: str = ""
+    nothing_forwarded: bool = False  # a re-keyed table whose re-key topic is empty: it begins with the first record
     live: dict[int, LivePartition] = field(default_factory=dict)
 
     @property
@@ -190,8 +191,9 @@ class RekeyedTap(TableTap):
         return rejects
 
     def position(self) -> int | None:
-        """Wherever the group is: a repeat is harmless here."""
-        return None
+        """Wherever the group is, as a repeat is harmless here; the beginning where there is no state yet."""
+        state = self.live.state
+        return 0 if state is not None and state.checkpoint is None else None
 
 
 class ForwardTap:
@@ -229,8 +231,8 @@ class ForwardTap:
         return rejects
 
     def position(self) -> int | None:
-        """Wherever the group is: a repeat is told by its origin."""
-        return None
+        """Wherever the group is, as a repeat is told by its origin; the beginning where nothing was forwarded yet."""
+        return 0 if self._table.nothing_forwarded else None
 
 
 Assignment = Mapping[str, Sequence[int]]
