@@ -25,6 +25,7 @@ from streamapp.engine.webserver import WorkerWeb
 from streamapp.errors import ConfigurationError
 from streamapp.kafka.config import faust_broker_options
 from streamapp.kafka.waiting import kafka_answers
+from streamapp.logs import worker_logging_config
 from streamapp.metrics import Metrics
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.service import QueryService
@@ -121,6 +122,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             "key_serializer": "raw",
             "TableManager": StateTableManager,
             "Topic": StreamTopic,
+            "logging_config": worker_logging_config(settings.log_format),
             **({"canonical_url": settings.web_advertised_url} if settings.web_advertised_url else {}),
         }
 

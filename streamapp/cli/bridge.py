@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import signal
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,6 +14,7 @@ from streamapp.feeds.auth import redact_url
 from streamapp.feeds.catalog import VENUES
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.waiting import kafka_answers
+from streamapp.logs import configure_logging
 from streamapp.settings import FeedSettings, Settings
 
 #: how long the first word with Kafka may take, so that a wrong address is told within seconds
@@ -48,7 +48,7 @@ def bridge(
     if metrics_port is not None:
         settings = settings.model_copy(update={"bridge_metrics_port": metrics_port})
     feeds = feeds_of(settings, feed, url or [], symbols or [])
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    configure_logging(settings.log_level, settings.log_format)
     uvloop.run(_run(settings, feeds))
 
 
