@@ -42,11 +42,13 @@ def list_tables(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: A
         if as_json:
             print_json(answer)
             return
-        grid = Table("table", "kind", "window", "key", "keys", "fields", box=None, header_style="bold")
-        grid.columns[4].justify = "right"
+        grid = Table("table", "kind", "window", "keys", "fields", box=None, header_style="bold")
+        grid.columns[3].justify = "right"
+        for column in grid.columns[:4]:
+            column.no_wrap = True
         for one in answer["tables"]:
             grid.add_row(
-                *map(escape, (one["name"], one["kind"], describe_window(one["window"]), one["key_form"])),
+                *map(escape, (one["name"], one["kind"], describe_window(one["window"]))),
                 "-" if one["keys"] is None else f"{one['keys']:,}",
                 escape(", ".join(field["name"] for field in one["fields"])),
             )

@@ -20,7 +20,8 @@ export class CandleChart {
     this.canvas = canvas;
     this.onInspect = onInspect;
     this.candles = [];
-    this.shown = null; // as many as look good in the width there is, until somebody zooms
+    this.shown = MIN_SHOWN;
+    this.zoomed = false; // until somebody zooms, as many are shown as look good in the width there is
     this.offset = 0; // candles between the right edge and the newest one
     this.inspected = null; // index into candles
     this.pointerY = null;
@@ -58,7 +59,9 @@ export class CandleChart {
 
   clamp() {
     if (!this.canvas.clientWidth) return; // not on the screen yet
-    this.shown ??= (this.canvas.clientWidth - AXIS_WIDTH) / 9;
+    if (!this.zoomed) {
+      this.shown = Math.min((this.canvas.clientWidth - AXIS_WIDTH) / 9, Math.max(2 * MIN_SHOWN, this.candles.length + 2));
+    }
     this.shown = Math.round(Math.min(Math.max(this.shown, MIN_SHOWN), 600));
     this.offset = Math.round(Math.min(Math.max(this.offset, 0), Math.max(0, this.candles.length - MIN_SHOWN)));
     if (this.inspected !== null && this.inspected >= this.candles.length) this.inspected = null;
@@ -67,9 +70,14 @@ export class CandleChart {
   wheel(event) {
     event.preventDefault();
     if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) this.offset -= event.deltaX / this.step();
-    else this.shown *= event.deltaY > 0 ? 1.12 : 1 / 1.12;
+    else this.zoom(event.deltaY > 0 ? 1.12 : 1 / 1.12);
     this.clamp();
     this.draw();
+  }
+
+  zoom(factor) {
+    this.zoomed = true;
+    this.shown *= factor;
   }
 
   press(event) {
@@ -105,7 +113,7 @@ export class CandleChart {
       this.clamp();
       this.inspect(next);
     } else if (event.key === "+" || event.key === "-") {
-      this.shown *= event.key === "-" ? 1.25 : 0.8;
+      this.zoom(event.key === "-" ? 1.25 : 0.8);
       this.clamp();
       this.draw();
     } else if (event.key === "End" || event.key === "Escape") {
@@ -194,7 +202,8 @@ export class CandleChart {
       pen.strokeStyle = colour("grid");
       line(0, Math.round(y(value)) + 0.5, right, Math.round(y(value)) + 0.5);
       pen.fillStyle = colour("muted");
-      pen.fillText(price(value, newest), right + 8, y(value));
+      // the badge of the newest price covers what would stand behind it
+      if (Math.abs(y(value) - y(newest)) > 15) pen.fillText(price(value, newest), right + 8, y(value));
     }
     pen.strokeStyle = colour("line");
     line(0, bottom + 0.5, width, bottom + 0.5);
