@@ -95,6 +95,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self.queries = QueryService(self.engine, self.feed_health, self._owners, self._fetch_state)
         self._attached = False
         self._lock_file: Any = None
+        self._failing: asyncio.Future[None] | None = None
         super().__init__(id, **{**self._faust_options(), **options})
 
     def _faust_options(self) -> dict[str, Any]:
@@ -168,7 +169,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
             time: the field of event time: integers are ms, floats seconds, text ISO 8601.
             start: where a new table begins to read.
             publish_final: whether closed windows go to the final topic.
-            description, key_form: for people and models that look the table up.
+            description: one line for people and models that look the table up.
+            key_form: what a key looks like, for the same readers.
 
         Raises:
             ConfigurationError: something does not fit together; the message says what.
@@ -286,13 +288,14 @@ class StreamApp(faust.App):  # type: ignore[misc]
 
     def fail(self, problem: BaseException) -> None:
         """Stop the worker because state can no longer be trusted; nothing further is acknowledged."""
-        log.critical("stopping: %s", problem)
-        asyncio.ensure_future(self.crash(problem))
+        if self._failing is None:
+            log.critical("stopping: %s", problem)
+            self._failing = asyncio.ensure_future(self.crash(problem))
 
     def _lock(self, directory: Path) -> None:
         """Two workers on one directory would corrupt it; the lock goes with the process, however it ends."""
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock_file = open(directory / "lock", "w")  # noqa: SIM115 - held for life
+        self._lock_file = open(directory / "lock", "w")
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -82,7 +82,12 @@ class Driver:
     # --- feeding -----------------------------------------------------------------------------------------------------
 
     def send(
-        self, topic: str, value: BaseModel | Mapping[str, Any] | bytes, *, key: str | None = None, arrival_ms: int | None = None
+        self,
+        topic: str,
+        value: BaseModel | Mapping[str, Any] | bytes,
+        *,
+        key: str | None = None,
+        arrival_ms: int | None = None,
     ) -> None:
         """Put one record on a source topic; every table on it takes it at once.
 

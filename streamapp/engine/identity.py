@@ -38,8 +38,9 @@ def check_store(live: LivePartition, cluster_id: str) -> None:
         raise SourceChangedError(
             table.name,
             live.partition,
-            f"table {table.name}: the local state belongs to another changelog (cluster/topic {was}, here {now}): the cluster "
-            f"or the topic {table.changelog_topic} was replaced. If that is meant: streamapp tables rebuild {table.name}",
+            f"table {table.name}: the local state belongs to another changelog (cluster/topic {was}, here {now}): "
+            f"the cluster or the topic {table.changelog_topic} was replaced. If that is meant: "
+            f"streamapp tables rebuild {table.name}",
         )
 
 

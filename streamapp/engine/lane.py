@@ -9,15 +9,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from streamapp.clock import Clock
 from streamapp.engine.deadletters import DeadLetters, KafkaRecord
 from streamapp.errors import RecordError
-from streamapp.kafka.producer import OutMessage
 from streamapp.metrics import Metrics
 from streamapp.records.codec import Codec
 from streamapp.state.definition import event_time_ms
+
+if TYPE_CHECKING:
+    from streamapp.kafka.producer import OutMessage
 
 #: records that are decoded at once; between two tables the event loop gets a turn, after a few milliseconds of work
 CHUNK_MAX_RECORDS = 4_096

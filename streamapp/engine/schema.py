@@ -1,12 +1,14 @@
 """How plain Faust agents see the records of typed topics: the declared model, validated, with text keys."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from faust import Schema
 from faust.exceptions import KeyDecodeError, ValueDecodeError
 from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _encode = msgspec.json.Encoder().encode
 

@@ -3,18 +3,20 @@
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from streamapp.engine.lane import Decoded
 from streamapp.errors import RecordError
 from streamapp.kafka.partitioner import partition_for
 from streamapp.kafka.producer import DurableProducer, OutMessage
 from streamapp.metrics import Metrics
-from streamapp.records.codec import Codec
 from streamapp.state.batch import Batch
 from streamapp.state.definition import TableDefinition
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import StateStore
+
+if TYPE_CHECKING:
+    from streamapp.records.codec import Codec
 
 _ORIGIN_HEADER = "streamapp-origin"
 _ORIGIN = struct.Struct(">IQ")  # partition, offset

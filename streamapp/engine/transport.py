@@ -47,8 +47,10 @@ _build_consumer_record = PartitionRecords._consumer_record
 
 
 def _consumer_record(self: Any, tp: Any, record: Any) -> Any:
-    """Skip building a `ConsumerRecord` where nobody needs one: a third of the consumer's time, and the lane only reads
-    offset, key, value, timestamp and headers, which the parsed record has.
+    """Skip building a `ConsumerRecord` where nobody needs one.
+
+    It is a third of the consumer's time, and the lane only reads offset, key, value, timestamp and headers, which the
+    parsed record has.
     """
     return record if self._key_deserializer is _raw_records else _build_consumer_record(self, tp, record)
 

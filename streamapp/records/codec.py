@@ -61,7 +61,7 @@ def codec_for(model: RecordType | None) -> Codec:
 class RawCodec:
     """Leaves the bytes as they are."""
 
-    model = None
+    model: RecordType | None = None
 
     def decode(self, raw: bytes) -> bytes:
         """The bytes themselves."""
@@ -132,7 +132,12 @@ def _one_by_one(codec: Codec, raws: Sequence[bytes]) -> list[Any]:
 def _derive_struct(model: type[BaseModel]) -> RecordType | None:
     """The same schema as a msgspec struct; None where pydantic has to do it."""
     decorators = model.__pydantic_decorators__
-    if decorators.field_validators or decorators.model_validators or decorators.validators or decorators.root_validators:
+    if (
+        decorators.field_validators
+        or decorators.model_validators
+        or decorators.validators
+        or decorators.root_validators
+    ):
         return None
     if model.model_config.get("extra") not in (None, "ignore") or model.model_config.get("strict") is not True:
         return None

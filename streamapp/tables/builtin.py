@@ -4,13 +4,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from streamapp.records.models import Quote, Trade
-from streamapp.settings import Settings
 from streamapp.tables.market import MarketLatest, TradeStats
 from streamapp.windows.candle import Candle
 from streamapp.windows.definitions import hopping, tumbling
 
 if TYPE_CHECKING:
     from streamapp.app import StreamApp
+    from streamapp.settings import Settings
 
 KEY_FORM = "venue:symbol, for example coinbase:BTC-USD"
 
