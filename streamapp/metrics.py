@@ -28,7 +28,10 @@ class Metrics:
         )
         self.lag = Gauge("streamapp_lag_records", "records not yet applied", ["topic", "partition"], registry=registry)
         self.watermark_delay = Gauge(
-            "streamapp_watermark_delay_seconds", "now minus the newest event time", ["table", "partition"], registry=registry
+            "streamapp_watermark_delay_seconds",
+            "now minus the newest event time",
+            ["table", "partition"],
+            registry=registry,
         )
         self.batch_records = Histogram(
             "streamapp_batch_records", "records per applied batch", ["topic"], buckets=_SIZES, registry=registry
@@ -40,21 +43,32 @@ class Metrics:
             "streamapp_changelog_records", "records written to the changelog", ["table"], registry=registry
         )
         self.changelog_seconds = Histogram(
-            "streamapp_changelog_seconds", "send to acknowledge, per checkpoint", ["table"], buckets=_LATENCY_S, registry=registry
+            "streamapp_changelog_seconds",
+            "send to acknowledge, per checkpoint",
+            ["table"],
+            buckets=_LATENCY_S,
+            registry=registry,
         )
         self.commits = Counter("streamapp_commits", "durable checkpoints", ["table"], registry=registry)
         self.restore_records = Counter(
             "streamapp_restore_records", "changelog records read while restoring", ["table"], registry=registry
         )
-        self.final_records = Counter("streamapp_final_records", "closed windows published", ["table"], registry=registry)
-        self.expired_windows = Counter("streamapp_expired_windows", "windows past retention", ["table"], registry=registry)
+        self.final_records = Counter(
+            "streamapp_final_records", "closed windows published", ["table"], registry=registry
+        )
+        self.expired_windows = Counter(
+            "streamapp_expired_windows", "windows past retention", ["table"], registry=registry
+        )
         self.cache_entries = Gauge("streamapp_cache_entries", "dirty entries in memory", ["table"], registry=registry)
         self.store_bytes = Gauge("streamapp_store_bytes", "bytes of local state", ["table"], registry=registry)
         self.queued_records = Gauge(
             "streamapp_queued_records", "records that wait to be applied", ["topic", "partition"], registry=registry
         )
         self.agent_pending = Gauge(
-            "streamapp_agent_pending_records", "records handed to agents, not yet acknowledged", ["topic"], registry=registry
+            "streamapp_agent_pending_records",
+            "records handed to agents, not yet acknowledged",
+            ["topic"],
+            registry=registry,
         )
 
         # reads
@@ -67,9 +81,13 @@ class Metrics:
         self.forwarded = Counter("streamapp_forwarded_reads", "reads sent to the owner", ["outcome"], registry=registry)
 
         # feeds, as the bridge and the worker see them
-        self.feed_connected = Gauge("streamapp_feed_connected", "1 while the feed is live", ["venue"], registry=registry)
+        self.feed_connected = Gauge(
+            "streamapp_feed_connected", "1 while the feed is live", ["venue"], registry=registry
+        )
         self.feed_gaps = Counter("streamapp_feed_gaps", "gaps in the feed's sequence", ["venue"], registry=registry)
-        self.bridge_frames = Counter("streamapp_bridge_frames", "WebSocket frames received", ["venue"], registry=registry)
+        self.bridge_frames = Counter(
+            "streamapp_bridge_frames", "WebSocket frames received", ["venue"], registry=registry
+        )
         self.bridge_records = Counter(
             "streamapp_bridge_records", "records acknowledged by Kafka", ["venue", "topic"], registry=registry
         )
@@ -77,13 +95,23 @@ class Metrics:
             "streamapp_bridge_duplicates", "repeats that were not forwarded", ["venue"], registry=registry
         )
         self.bridge_dropped = Counter(
-            "streamapp_bridge_dropped", "replaced by a newer value under pressure", ["venue", "topic"], registry=registry
+            "streamapp_bridge_dropped",
+            "replaced by a newer value under pressure",
+            ["venue", "topic"],
+            registry=registry,
         )
-        self.bridge_buffered = Gauge("streamapp_bridge_buffered_records", "accepted, not yet acknowledged", registry=registry)
+        self.bridge_buffered = Gauge(
+            "streamapp_bridge_buffered_records", "accepted, not yet acknowledged", registry=registry
+        )
         self.bridge_bound_hits = Counter(
             "streamapp_bridge_bound_hits", "times the buffer reached its high-water mark", registry=registry
         )
-        self.bridge_reconnects = Counter("streamapp_bridge_reconnects", "connections after the first", ["venue"], registry=registry)
+        self.bridge_reconnects = Counter(
+            "streamapp_bridge_reconnects", "connections after the first", ["venue"], registry=registry
+        )
         self.bridge_circuit_open = Gauge(
-            "streamapp_bridge_circuit_open", "1 while reconnects pause after repeated failures", ["venue"], registry=registry
+            "streamapp_bridge_circuit_open",
+            "1 while reconnects pause after repeated failures",
+            ["venue"],
+            registry=registry,
         )
