@@ -15,7 +15,14 @@ START = 1_790_000_040_000
 
 def trade(price: float, time: int, trade_id: str = "1") -> Trade:
     return Trade(
-        venue="x", symbol="BTC-USD", price=price, size=1.0, side="buy", trade_id=trade_id, event_time=time, ingest_time=time
+        venue="x",
+        symbol="BTC-USD",
+        price=price,
+        size=1.0,
+        side="buy",
+        trade_id=trade_id,
+        event_time=time,
+        ingest_time=time,
     )
 
 
