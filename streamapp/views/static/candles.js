@@ -167,7 +167,7 @@ export class CandlePanel {
     const { staleness_ms: behind, restoring } = this.newest.freshness;
     setNumber(tag, behind, restoring ? "restoring" : `${duration(behind)} behind`);
     tag.dataset.field = "staleness_ms";
-    tag.className = `tag ${behind > 15_000 ? "bad" : behind > 2_000 ? "warn" : "good"}`;
+    tag.className = `tag ${behind > 15_000 ? "bad" : behind > 5_000 ? "warn" : "good"}`;
     return undefined;
   }
 

@@ -221,6 +221,7 @@ export class CandleChart {
       pen.fillText(label, x(index), bottom + 13);
       shownDay = day(start);
     }
+    if (shownDay === null) pen.fillText(minute(visible[0].window.start), Math.max(24, x(from)), bottom + 13);
     pen.textAlign = "left";
     pen.fillStyle = colour("muted");
     pen.fillText(amount(most), right + 8, volumeTop + 5);
