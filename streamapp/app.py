@@ -24,7 +24,6 @@ from streamapp.engine.transport import LaneTransport, StateTableManager
 from streamapp.engine.webserver import WorkerWeb
 from streamapp.errors import ConfigurationError
 from streamapp.kafka.config import faust_broker_options
-from streamapp.kafka.waiting import kafka_answers
 from streamapp.logs import worker_logging_config
 from streamapp.metrics import Metrics
 from streamapp.queries.feed_health import FeedHealth
@@ -263,7 +262,6 @@ class StreamApp(faust.App):  # type: ignore[misc]
         check_bind(self.settings.model_copy(update={"web_host": self.conf.web_bind}))
         directory = self.settings.data_dir / self.id_ / f"worker-{self.conf.web_port}"
         self._lock(directory)
-        await kafka_answers(self.settings, clock=self.clock)
         await super().on_start()
         await self.engine.start(RocksFactory(directory / "tables"))
         await self.feed_health.start()

@@ -67,9 +67,8 @@ class Settings(BaseSettings):
     kafka_delivery_timeout_ms: int = Field(
         120_000, gt=0, description="bound on one record's way to its acknowledgement"
     )
-    kafka_wait_ms: int = Field(0, ge=0, description="a starting process waits this long for the first broker's answer")
     kafka_start_timeout_ms: int = Field(
-        60_000, gt=0, description="how long a starting process waits for Kafka to be there"
+        15_000, gt=0, description="how long a starting process waits for Kafka to be there"
     )
     kafka_session_timeout_ms: int = Field(10_000, gt=0, description="a silent group member is declared dead after this")
     kafka_queue_max_records: int = Field(100_000, gt=0, description="records a producer holds unacknowledged at most")

@@ -19,10 +19,11 @@ from streamapp.engine.lane import SourceLane, Tap
 from streamapp.engine.restore import RestoreRequest, restore, starts_over
 from streamapp.engine.rocks import RocksFactory
 from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable, TableTap
-from streamapp.errors import BrokerUnavailableError, ConfigurationError, SourceChangedError, StateError
+from streamapp.errors import ConfigurationError, SourceChangedError, StateError
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.producer import DurableProducer
 from streamapp.kafka.topics import BUILTIN_TOPICS, FRAMING_BYTES, TopicSpec
+from streamapp.kafka.waiting import kafka_answers
 from streamapp.metrics import Metrics
 from streamapp.settings import Settings
 from streamapp.state.definition import TableDefinition
@@ -32,8 +33,6 @@ from streamapp.state.store import StateStore
 log = logging.getLogger(__name__)
 
 _OPEN_TRIES = 20
-_REACH_PAUSE_S = 0.5
-_REACH_PAUSE_MAX_S = 5.0
 _OPEN_PAUSE_S = 0.25
 TopicPartition = tuple[str, int]
 
@@ -151,17 +150,8 @@ class Engine:
 
     async def _reach_cluster(self) -> str:
         """The cluster's id; a cluster that is just starting is waited for."""
-        deadline_ms = self.clock.monotonic_ms() + self.settings.kafka_start_timeout_ms
-        pause_s = _REACH_PAUSE_S
-        while True:
-            try:
-                return await self.admin.cluster_id()
-            except BrokerUnavailableError as problem:
-                if self.clock.monotonic_ms() >= deadline_ms:
-                    raise
-                log.warning("waiting for Kafka: %s", problem)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(2 * pause_s, _REACH_PAUSE_MAX_S)
+        await kafka_answers(self.settings, clock=self.clock)
+        return await self.admin.cluster_id()
 
     async def _ensure_topics(self, declared: Mapping[str, int]) -> None:
         settings = self.settings

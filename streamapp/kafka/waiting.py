@@ -17,17 +17,19 @@ _PAUSE_MAX_S = 1.0
 
 
 async def kafka_answers(settings: Settings, *, clock: Clock | None = None) -> None:
-    """Wait until the cluster answers, for at most `kafka_wait_ms`; with 0 return at once, asking nothing.
+    """Wait until the cluster answers, for at most `kafka_start_timeout_ms`.
 
     Raises:
         BrokerUnavailableError: it did not answer in time.
     """
-    if settings.kafka_wait_ms == 0:
-        return
     clock = clock or SystemClock()
-    deadline_ms = clock.monotonic_ms() + settings.kafka_wait_ms
+    deadline_ms = clock.monotonic_ms() + settings.kafka_start_timeout_ms
     quick = settings.model_copy(
-        update={"kafka_request_timeout_ms": min(_ONE_TRY_MS, settings.kafka_request_timeout_ms, settings.kafka_wait_ms)}
+        update={
+            "kafka_request_timeout_ms": min(
+                _ONE_TRY_MS, settings.kafka_request_timeout_ms, settings.kafka_start_timeout_ms
+            )
+        }
     )
     tries = 0
     while True:
@@ -39,11 +41,13 @@ async def kafka_answers(settings: Settings, *, clock: Clock | None = None) -> No
             if clock.monotonic_ms() >= deadline_ms:
                 raise BrokerUnavailableError(
                     settings.kafka_brokers,
-                    f"expected Kafka to answer at {settings.kafka_brokers} within {settings.kafka_wait_ms} ms "
-                    f"(STREAMAPP_KAFKA_WAIT_MS), got no answer in {tries} tries; the last: {problem}",
+                    f"expected Kafka to answer at {settings.kafka_brokers} within {settings.kafka_start_timeout_ms} ms "
+                    f"(STREAMAPP_KAFKA_START_TIMEOUT_MS), got no answer in {tries} tries; the last: {problem}",
                 ) from problem
             if tries == 1:
-                log.info("waiting for Kafka at %s, %d ms at most", settings.kafka_brokers, settings.kafka_wait_ms)
+                log.info(
+                    "waiting for Kafka at %s, %d ms at most", settings.kafka_brokers, settings.kafka_start_timeout_ms
+                )
             await asyncio.sleep(random.uniform(0, _PAUSE_MAX_S))
         else:
             return
