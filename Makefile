@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --pytho
 TEST_TIMEOUT_S := 2100
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint format docs bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,9 @@ lint: $(VENV)/.installed-dev ## ruff, mypy and the import rules
 format: $(VENV)/.installed-dev ## put the code into the one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed-dev ## write docs/reference.md again from the code
+	$(BIN)/python docs/generate_reference.py
 
 bench: $(VENV)/.installed-dev ## measure; pass options with ARGS=
 	$(BIN)/python -m benchmarks $(ARGS)
