@@ -4,14 +4,14 @@ Its `/table`, `/router`, statistics and index pages answer anybody and know noth
 is attached by the app. Pages that a user adds with `@app.page` go on working.
 """
 
+import errno
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from aiohttp.web import AppRunner
 from faust.web.drivers.aiohttp import Web
 
-#: how long open event streams get to end before they are cut, in seconds
-_SHUTDOWN_S = 2.0
-_KEEPALIVE_S = 75.0
+from streamapp.errors import ConfigurationError
 
 
 class WorkerWeb(Web):  # type: ignore[misc]
@@ -22,14 +22,24 @@ class WorkerWeb(Web):  # type: ignore[misc]
     debug_blueprints: ClassVar[list[Any]] = []
     optional_blueprints: ClassVar[list[Any]] = []
 
-    def __init__(self, app: Any, **kwargs: Any) -> None:
+    def __init__(self, app: Any, runner_options: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
-        # Faust gives no way to set the runner's options: one access log line per request would cost more than the
-        # request, and open event streams must not hold up the stop
-        self._runner = AppRunner(
-            self.web_app,
-            access_log=None,
-            shutdown_timeout=_SHUTDOWN_S,
-            keepalive_timeout=_KEEPALIVE_S,
-            handle_signals=False,
-        )
+        # Faust gives no way to set the runner's options: without them a connection may cost as much as it likes before its
+        # first request, one log line per request costs more than the request, and open streams hold up the stop
+        self._runner = AppRunner(self.web_app, handle_signals=False, **runner_options)
+
+    async def start_server(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigurationError: something else listens there.
+        """
+        try:
+            await super().start_server()
+        except OSError as problem:
+            if problem.errno != errno.EADDRINUSE:
+                raise
+            conf = self.app.conf
+            raise ConfigurationError(
+                f"port {conf.web_port} on {conf.web_bind} is taken; choose another with --web-port"
+            ) from None

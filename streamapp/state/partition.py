@@ -35,12 +35,15 @@ from streamapp.state.entry import (
 from streamapp.state.lanes import merge_columns, merge_records
 from streamapp.state.sessions import SessionLane
 from streamapp.state.store import CHANGELOG_OFFSET_KEY, HORIZON_KEY, StateStore, WriteSet
+from streamapp.windows.aggregate import Aggregate
 from streamapp.windows.sessions import Session
 
 #: from this many records on, the column lane is faster than the record lane (benchmarks/lanes.py)
 COLUMN_LANE_MIN_RECORDS = 192
 #: windows past retention that one flush deletes at most, so that a flush stays short
 EXPIRE_MAX_PER_FLUSH = 5_000
+
+_FOREVER = (1 << 63) - 1
 
 ChangeListener = Callable[[str, int], None]
 _offsets_encode = msgspec.msgpack.Encoder().encode
@@ -87,6 +90,8 @@ class PartitionState:
         self._cached = 0
         self._new: set[tuple[str, int]] = set()
         self._keys: dict[str, None] = {}
+        # where an aggregate can hide a key, those that readers see are kept apart
+        self._shown: dict[str, None] | None = {} if type(self.aggregate).visible is not Aggregate.visible else None
         self._sorted_keys: list[str] | None = None
         self._tombstones: dict[tuple[str, int], None] = {}
         self._entry_bytes = 128
@@ -252,6 +257,9 @@ class PartitionState:
     def touch(self, key: str, start: int, entry: Entry) -> None:
         """Mark an entry as changed."""
         self.dirty[key, start] = entry
+        if self._shown is not None and key not in self._shown and self.aggregate.visible(entry.state):
+            self._shown[key] = None
+            self._sorted_keys = None
         if self.on_change is not None:
             self.on_change(key, start)
 
@@ -383,6 +391,8 @@ class PartitionState:
         stored = self.store.scan(data_key(key, 0), data_key(key, (1 << 64) - 1))
         if key not in self.cache and next(stored, None) is None:
             self._keys.pop(key, None)
+            if self._shown is not None:
+                self._shown.pop(key, None)
             self._sorted_keys = None
 
     def _evict(self) -> None:
@@ -409,6 +419,10 @@ class PartitionState:
         window = self.window
         for key, _ in self._distinct_keys():
             self._keys[key] = None
+        if self._shown is not None:
+            self._shown.update(
+                (key, None) for key in self._keys if next(self.windows(key, 0, _FOREVER), None) is not None
+            )
         if window is None:
             return
         if self.sessions is not None:
@@ -434,15 +448,15 @@ class PartitionState:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def keys(self) -> list[str]:
-        """All keys, sorted. The list is shared: do not change it."""
+        """All keys that readers see, sorted. The list is shared: do not change it."""
         if self._sorted_keys is None:
-            self._sorted_keys = sorted(self._keys)
+            self._sorted_keys = sorted(self._keys if self._shown is None else self._shown)
         return self._sorted_keys
 
     @property
     def key_count(self) -> int:
-        """How many keys there are."""
-        return len(self._keys)
+        """How many keys readers see."""
+        return len(self._keys if self._shown is None else self._shown)
 
     @property
     def cached_entries(self) -> int:
@@ -451,7 +465,7 @@ class PartitionState:
 
     def has_key(self, key: str) -> bool:
         """Whether the key has at least one window."""
-        return key in self._keys
+        return key in (self._keys if self._shown is None else self._shown)
 
     def windows(self, key: str, low: int, high: int, *, reverse: bool = False) -> Iterator[tuple[int, Entry]]:
         """The windows of a key with low <= start < high in order of start, expired ones left out.
