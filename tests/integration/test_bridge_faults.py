@@ -221,7 +221,7 @@ async def test_bridge_keeps_everything_within_its_bound_while_kafka_stands_still
 
 
 async def test_bridge_without_kafka_says_so_in_one_line(free_port):
-    env = {**os.environ, "STREAMAPP_KAFKA_BROKERS": f"127.0.0.1:{free_port}"}
+    env = {**os.environ, "STREAMAPP_KAFKA_BROKERS": f"127.0.0.1:{free_port}", "STREAMAPP_KAFKA_START_TIMEOUT_MS": "500"}
     async with command("bridge", "--feed", "coinbase", env=env) as process:
         async with asyncio.timeout(30):
             assert await process.process.wait() == 1
