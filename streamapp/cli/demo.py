@@ -88,6 +88,7 @@ class Demo:
         self._clock = clock or SystemClock()
         self._began_ms = self._clock.monotonic_ms()
         self._kafka = EmbeddedKafka(port=kafka_port)
+        self._starting: asyncio.Task[None] | None = None
         self._children: list[ChildProcess] = []
         self._watches: set[asyncio.Task[None]] = set()
         self._directory = Path()
@@ -144,7 +145,8 @@ class Demo:
         _say(f"logs: {self._directory}")
         if not is_cached():
             _say(f"fetching Kafka {KAFKA_VERSION} (44 MB, once)")
-        await self._kafka.start()
+        self._starting = asyncio.create_task(self._kafka.start())
+        await asyncio.shield(self._starting)
         self._watch(self._kafka_ended())
         self._tell("kafka", f"{self._kafka.bootstrap}")
 
@@ -244,7 +246,8 @@ class Demo:
             task.cancel()
         story.cancel()
         # a start of Kafka under way cannot be interrupted, but it is bounded
-        await asyncio.gather(story, *self._watches, return_exceptions=True)
+        starting = [self._starting] if self._starting is not None else []
+        await asyncio.gather(story, *starting, *self._watches, return_exceptions=True)
         await asyncio.gather(*(child.stop() for child in self._children))
         await self._kafka.stop()
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -132,3 +133,27 @@ def test_demo_killed_by_sigkill_takes_every_process_along(started: RunningDemo) 
     os.kill(started.process.pid, signal.SIGKILL)
     started.rest()
     assert psutil.wait_procs(family, timeout=GONE_TIMEOUT_S)[1] == []
+
+
+@pytest.mark.parametrize("started", [()], indirect=True)
+def test_demo_stopped_while_kafka_starts_leaves_nothing(started: RunningDemo) -> None:
+    started.until("logs: ")
+    started.process.terminate()
+    family = started.family()
+    started.rest()
+    assert started.process.returncode == 0, started.said
+    assert psutil.wait_procs(family, timeout=GONE_TIMEOUT_S)[1] == []
+    assert not started.directory.exists()
+
+
+def test_demo_on_a_taken_port_says_what_to_do() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        demo = RunningDemo(port)
+        demo.rest()
+    assert demo.process.returncode == 1
+    assert len(demo.said) == 1
+    assert f"expected port {port} to be free" in demo.said[0]
+    assert "streamapp demo --port" in demo.said[0]
