@@ -67,6 +67,11 @@ class ChildProcess:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int | None:
+        """The process id of the launcher, whose only child the program is; None while it does not run."""
+        return self._process.pid if self._process is not None else None
+
     async def wait(self) -> int:
         """Wait until it ends; returns its exit code, negative for a signal."""
         assert self._process is not None, "start() first"
