@@ -129,15 +129,33 @@ async def _bridge(brokers: str, folder: Path, frames: int) -> dict[str, object]:
     environment = {**os.environ, "STREAMAPP_KAFKA_BROKERS": brokers}
     simulator = ChildProcess(
         "simulator",
-        [sys.executable, "-m", "streamapp", "simulate", "--venue", "coinbase", "--port", str(port)]
-        + f"--rate 0 --symbols 50 --seed 1 --events {frames}".split(),
+        [
+            sys.executable,
+            "-m",
+            "streamapp",
+            "simulate",
+            "--venue",
+            "coinbase",
+            "--port",
+            str(port),
+            *f"--rate 0 --symbols 50 --seed 1 --events {frames}".split(),
+        ],
         folder,
         environment,
     )
     bridge = ChildProcess(
         "bridge",
-        [sys.executable, "-m", "streamapp", "bridge", "--feed", "coinbase", "--url", f"ws://127.0.0.1:{port}"]
-        + f"--metrics-port {metrics}".split(),
+        [
+            sys.executable,
+            "-m",
+            "streamapp",
+            "bridge",
+            "--feed",
+            "coinbase",
+            "--url",
+            f"ws://127.0.0.1:{port}",
+            *f"--metrics-port {metrics}".split(),
+        ],
         folder,
         environment,
     )
