@@ -110,9 +110,10 @@ class Checkpointer:
         for (live, plan), offset in zip(plans, offsets, strict=True):
             assert live.state is not None
             if len(plan.changes.puts) > _WRITE_IN_THREAD_MIN:
-                await asyncio.to_thread(live.state.complete_flush, plan, offset)
+                await asyncio.to_thread(live.state.write_flush, plan, offset)
             else:
-                live.state.complete_flush(plan, offset)
+                live.state.write_flush(plan, offset)
+            live.state.finish_flush(plan)
             self._count(live, plan, elapsed_s)
         for lane, position in positions:
             lane.durable = max(lane.durable, position)

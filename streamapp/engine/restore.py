@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 REBUILD_KEY = b"r"
 _CONSUME_MAX_RECORDS = 10_000
-_CONSUME_WAIT_S = 0.2
+_CONSUME_WAIT_S = 0.05
 _encode_offsets = msgspec.msgpack.Encoder().encode
 _decode_offsets = msgspec.msgpack.Decoder(list[int]).decode
 

@@ -124,10 +124,13 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
         if closed.any():
             suspects = np.nonzero(closed)[0].tolist()
             frame = frame.filter(pl.Series(~closed))
-    state.stream_times[origin] = int(running[-1])
     if not _in_order(batch):
         frame = frame.sort("__time", "__sequence", "__offset")
-    grouped = frame.group_by(grouping).agg(*expressions, *_OWN_RESULTS)
+    try:
+        grouped = frame.group_by(grouping).agg(*expressions, *_OWN_RESULTS)
+    except pl.exceptions.PolarsError:
+        return False  # values that these expressions cannot use: record by record it shows which
+    state.stream_times[origin] = int(running[-1])
 
     merge, entry_of, touch, compact = aggregate.merge, state.entry, state.touch, aggregate.compact
     lead = len(grouping)

@@ -324,6 +324,11 @@ class PartitionState:
 
     def complete_flush(self, plan: FlushPlan, changelog_offset: int) -> None:
         """Write an acknowledged plan to the store, in one atomic step, with the checkpoint's offset in the changelog."""
+        self.write_flush(plan, changelog_offset)
+        self.finish_flush(plan)
+
+    def write_flush(self, plan: FlushPlan, changelog_offset: int) -> None:
+        """The part of `complete_flush` that writes; it may run in a thread while batches are applied and reads answered."""
         self.changelog_offset = changelog_offset
         plan.changes.puts.append((CHANGELOG_OFFSET_KEY, str(changelog_offset).encode()))
         if any(reached <= applied for reached, applied in zip(self.horizon, plan.checkpoint.offsets, strict=True)):
@@ -333,6 +338,9 @@ class PartitionState:
             ]
             plan.changes.puts.append((HORIZON_KEY, _offsets_encode(self.horizon)))
         self.store.write(plan.changes)
+
+    def finish_flush(self, plan: FlushPlan) -> None:
+        """The part of `complete_flush` that changes what is in memory; on the thread that applies and reads."""
         self.checkpoint = plan.checkpoint
         for raw_key in plan.tombstones:
             self.hidden.discard(split_data_key(raw_key))
