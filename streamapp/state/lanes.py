@@ -37,7 +37,7 @@ def merge_records(
         batch: the whole batch.
         positions: indexes into it, ascending.
         outcome: counts are added here.
-        watermarks: per record of the batch the watermark that judges it, where the caller has worked it out already;
+        watermarks: per record of the batch the stream time that judges it, where the caller has worked it out already;
             else stream time is advanced record by record.
     """
     window = state.window
@@ -52,7 +52,7 @@ def merge_records(
         if watermarks is None:
             if time > stream_times[origin]:
                 stream_times[origin] = time
-            watermark = min(stream_times)
+            watermark = stream_times[origin]
         else:
             watermark = watermarks[position]
         missed: list[int] | None = None
@@ -72,7 +72,9 @@ def merge_records(
                 failure = problem
                 state.discard_empty(key, start, entry)
                 continue
-            entry.offsets[origin] = offset
+            # the column lane may have taken later records of this batch before
+            if offset > entry.offsets[origin]:
+                entry.offsets[origin] = offset
             if time > entry.newest:
                 entry.newest = time
             touch(key, start, entry)
@@ -102,7 +104,7 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
         return False
     try:
         columns = [_column(batch, name) for name in (*_OWN, *aggregate.inputs(source))]
-    except (TypeError, ValueError, pl.exceptions.PolarsError):
+    except (TypeError, ValueError, AttributeError, OverflowError, pl.exceptions.PolarsError):
         return False  # values of mixed types: record by record it shows which one is wrong
     if any(_column(batch, name).null_count() for name in aggregate.required(source)):
         return False
@@ -111,14 +113,12 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     if first:
         frame, times = frame.slice(first), times[first:]
     running = np.maximum.accumulate(np.maximum(times, state.stream_times[origin]))
-    others = [time for index, time in enumerate(state.stream_times) if index != origin]
-    watermarks = np.minimum(running, min(others)) if others else running
     suspects: Sequence[int] = ()
     grouping = ["__key"]
     if window is not None:
         panes = times - times % window.pane_ms
         # the oldest window that can hold the pane; a little too old where the step does not divide the size
-        closed = panes + (window.pane_ms + window.grace_ms) <= watermarks
+        closed = panes + (window.pane_ms + window.grace_ms) <= running
         frame = frame.with_columns(pl.Series("__pane", panes))
         grouping.append("__pane")
         if closed.any():
@@ -148,7 +148,7 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
             touch(key, start, entry)
     outcome.merged += len(times) - len(suspects)
     if suspects:
-        judged = [0] * first + watermarks.tolist()
+        judged = [0] * first + running.tolist()
         merge_records(state, batch, [first + position for position in suspects], outcome, judged)
     return True
 
