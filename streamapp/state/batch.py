@@ -64,8 +64,14 @@ class FinalWindow:
 class FlushPlan:
     """Everything that one checkpoint writes, in the order in which it must become durable.
 
-    `values`, then `tombstones`, then `finals` and `late`, then `checkpoint`, and after all are acknowledged `changes` with
+    `values`, then `tombstones` and `late`, then `checkpoint`, then `finals`, and after all are acknowledged `changes` with
     the changelog's offset into the store.
+
+    Final records follow the checkpoint because only then is it settled that their windows are closed: what closed them (an
+    idle time-out, another source that was ahead) may come out differently when records are replayed.
+
+    Attributes:
+        closed: the stream time up to which final records are out once `finals` are.
     """
 
     values: list[tuple[bytes, bytes]]
@@ -74,6 +80,7 @@ class FlushPlan:
     late: list[LateRecord]
     checkpoint: Checkpoint
     changes: WriteSet
+    closed: int
     expired: int = 0
     evictable: list[tuple[str, int]] = field(default_factory=list)
 

@@ -8,7 +8,8 @@ Keys::
     t <start, 8 bytes> <key>       the same windows in order of time; in the store only, derived
     c                              the checkpoint
 
-Starts are big-endian, so that a range of one key is in order of time.
+Starts are big-endian, so that a range of one key is in order of time. A zero byte inside a key is written as 00 FF, which
+UTF-8 never holds; as starts begin with 00 themselves, no key's range then reaches into another key's.
 """
 
 import struct
@@ -22,6 +23,8 @@ _START = struct.Struct(">Q")
 _pack_start, _unpack_start = _START.pack, _START.unpack
 _encode = msgspec.msgpack.Encoder().encode
 _TAIL = _START.size + 1
+#: beyond every start, and still within the range of its key
+MAX_START = (1 << 56) - 1
 
 
 class Entry:
@@ -62,17 +65,25 @@ def entry_offsets(raw: bytes) -> list[int]:
 
 def data_key(key: str, start: int) -> bytes:
     """The key of a value."""
-    return b"d" + key.encode() + b"\x00" + _pack_start(start)
+    return b"d" + _escaped(key) + b"\x00" + _pack_start(start)
+
+
+def _escaped(key: str) -> bytes:
+    return key.encode() if "\x00" not in key else key.encode().replace(b"\x00", b"\x00\xff")
+
+
+def _unescaped(raw: bytes) -> str:
+    return raw.replace(b"\x00\xff", b"\x00").decode()
 
 
 def split_data_key(raw: bytes) -> tuple[str, int]:
     """The reverse of `data_key`."""
-    return raw[1:-_TAIL].decode(), _unpack_start(raw[-_TAIL + 1 :])[0]
+    return _unescaped(raw[1:-_TAIL]), _unpack_start(raw[-_TAIL + 1 :])[0]
 
 
 def time_key(key: str, start: int) -> bytes:
     """The key of the index in order of time."""
-    return b"t" + _pack_start(start) + key.encode()
+    return b"t" + _pack_start(start) + _escaped(key)
 
 
 def time_key_of(raw_data_key: bytes) -> bytes:
@@ -82,7 +93,7 @@ def time_key_of(raw_data_key: bytes) -> bytes:
 
 def split_time_key(raw: bytes) -> tuple[str, int]:
     """The reverse of `time_key`."""
-    return raw[1 + _START.size :].decode(), _unpack_start(raw[1 : 1 + _START.size])[0]
+    return _unescaped(raw[1 + _START.size :]), _unpack_start(raw[1 : 1 + _START.size])[0]
 
 
 def time_bound(start: int) -> bytes:
@@ -97,8 +108,8 @@ class Checkpoint:
     Attributes:
         offsets: per origin, the last offset whose record is in the values (or late, or a dead letter); -1: none.
         stream_times: per origin, the greatest event time seen; -1: none.
-        closed: windows are closed when they end, grace included, at or before this stream time; their final records are
-            out. -1: none.
+        closed: the final records of all windows that close at or before this stream time are out; -1: none. Those of
+            windows that closed since follow this checkpoint, and are sent again where nothing tells that they are out.
         fingerprint: the table's definition.
         cluster_id: the Kafka cluster that the offsets belong to.
         topic_ids: per source topic, its id.

@@ -4,9 +4,10 @@ The rules (each has a test):
 
 - A record counts once. Records at or below the checkpoint's offset are skipped as a whole; between that and the horizon
   (the highest offset that a value restored from the changelog has seen) each value's own offset decides.
-- Lateness is judged record by record, in order of offset, against the greatest event time seen so far, so a replay
-  judges as the first run did.
-- A window is closed when the watermark reaches its end plus the grace; then nothing changes it any more.
+- Lateness is judged record by record, in order of offset, against the greatest event time that the record's own origin
+  has shown so far, so a replay judges as the first run did, however the origins' records interleave.
+- A window is closed when the watermark (the least of the origins' greatest times) reaches its end plus the grace; every
+  origin has passed it then, so nothing changes it any more.
 - Nothing reaches the store before the changelog has acknowledged it: `prepare_flush` makes a snapshot of bytes, the
   caller sends it, and `complete_flush` writes it. Merging goes on in between.
 
@@ -19,11 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from streamapp.errors import DefinitionChangedError
+from streamapp.errors import DefinitionChangedError, StateError
 from streamapp.state.batch import Applied, Batch, FinalWindow, FlushPlan, LateRecord
 from streamapp.state.definition import TableDefinition
 from streamapp.state.entry import (
     CHECKPOINT_KEY,
+    MAX_START,
     Checkpoint,
     Entry,
     data_key,
@@ -42,8 +44,6 @@ from streamapp.windows.sessions import Session
 COLUMN_LANE_MIN_RECORDS = 192
 #: windows past retention that one flush deletes at most, so that a flush stays short
 EXPIRE_MAX_PER_FLUSH = 5_000
-
-_FOREVER = (1 << 63) - 1
 
 ChangeListener = Callable[[str, int], None]
 _offsets_encode = msgspec.msgpack.Encoder().encode
@@ -95,6 +95,8 @@ class PartitionState:
         self._sorted_keys: list[str] | None = None
         self._tombstones: dict[tuple[str, int], None] = {}
         self._entry_bytes = 128
+        self._applying = False
+        self._finals_unconfirmed = False  # final records went out that no checkpoint knows of yet
 
         raw = store.get(CHECKPOINT_KEY)
         self.checkpoint = Checkpoint.decode(raw) if raw is not None else None
@@ -179,6 +181,7 @@ class PartitionState:
     def apply(self, batch: Batch) -> Applied:
         """Merge a batch. Records at or below what is already applied are skipped; late ones are set aside in `late`."""
         origin = batch.origin
+        self._applying = True
         outcome = Applied()
         first = bisect_right(batch.offsets, self.applied[origin]) if batch.offsets else 0
         outcome.repeated = first
@@ -196,6 +199,7 @@ class PartitionState:
                 merge_records(self, batch, range(first, len(batch.offsets)), outcome)
         if batch.end > self.applied[origin]:
             self.applied[origin] = batch.end
+        self._applying = False
         return outcome
 
     def entry(self, key: str, start: int) -> Entry:
@@ -232,7 +236,11 @@ class PartitionState:
         if entry.newest >= 0:
             return
         self._new.discard((key, start))
-        self.open.get(start, set()).discard(key)
+        keys = self.open.get(start)
+        if keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self.open[start]
         self._drop_cached(key, start)
 
     def cache_entry(self, key: str, start: int, entry: Entry) -> None:
@@ -275,13 +283,27 @@ class PartitionState:
 
         Call `complete_flush` once all of it is acknowledged, before the next `prepare_flush`. If sending fails, stop the
         worker: what was taken out here would be missing from the next plan.
+
+        Raises:
+            StateError: a batch broke half-way, so the values are ahead of the offset that would be written with them.
         """
+        if self._applying:
+            name = self.definition.name
+            raise StateError(
+                name,
+                self.partition,
+                f"table {name}, partition {self.partition}: a batch failed half-way; nothing of it is written, start the "
+                "worker again to take it up from the last checkpoint",
+            )
         watermark = self.watermark
         durable = self.checkpoint
-        expired = self._expired(durable.closed) if durable is not None else []
+        # only windows whose final records are out, by a watermark that is durable
+        expired = self._expired(self.closed) if durable is not None else []
         if (
             durable is not None
             and not (self.dirty or self._tombstones or self.late or expired)
+            and not self._finals_unconfirmed
+            and not self._any_closed(watermark)
             and list(durable.offsets) == self.applied
             and list(durable.stream_times) == self.stream_times
             and list(durable.topic_ids) == list(topic_ids)
@@ -308,7 +330,6 @@ class PartitionState:
         self._tombstones = {}
 
         finals = self._take_closed(watermark)
-        self.closed = max(self.closed, watermark)
         checkpoint = Checkpoint(
             offsets=tuple(self.applied),
             stream_times=tuple(self.stream_times),
@@ -320,7 +341,8 @@ class PartitionState:
         )
         changes.puts.append((CHECKPOINT_KEY, checkpoint.encode()))
         late, self.late = self.late, []
-        return FlushPlan(values, tombstones, finals, late, checkpoint, changes, len(expired), list(expired))
+        closed = max(self.closed, watermark)
+        return FlushPlan(values, tombstones, finals, late, checkpoint, changes, closed, len(expired), list(expired))
 
     def complete_flush(self, plan: FlushPlan, changelog_offset: int) -> None:
         """Write an acknowledged plan to the store, in one atomic step, with the checkpoint's offset in the changelog."""
@@ -342,12 +364,20 @@ class PartitionState:
     def finish_flush(self, plan: FlushPlan) -> None:
         """The part of `complete_flush` that changes what is in memory; on the thread that applies and reads."""
         self.checkpoint = plan.checkpoint
+        self.closed = plan.closed
+        self._finals_unconfirmed = bool(plan.finals)
         for raw_key in plan.tombstones:
             self.hidden.discard(split_data_key(raw_key))
         for key, start in plan.evictable:
             self._drop_cached(key, start)
         if self._cached > self._cache_max_entries:
             self._evict()
+
+    def _any_closed(self, watermark: int) -> bool:
+        window = self.window
+        if self.sessions is not None:
+            return self.sessions.any_closed(watermark)
+        return window is not None and any(window.closes_at(start) <= watermark for start in self.open)  # type: ignore[union-attr]
 
     def _take_closed(self, watermark: int) -> list[FinalWindow]:
         window = self.window
@@ -368,7 +398,7 @@ class PartitionState:
         return finals
 
     def _expired(self, closed: int) -> list[tuple[str, int]]:
-        """Windows past retention by the durable watermark, oldest first, a bounded number."""
+        """Windows past retention at this stream time, oldest first, a bounded number."""
         window = self.window
         if window is None or closed < 0:
             return []
@@ -396,7 +426,7 @@ class PartitionState:
             self._cached -= 1
             if not windows:
                 del self.cache[key]
-        stored = self.store.scan(data_key(key, 0), data_key(key, (1 << 64) - 1))
+        stored = self.store.scan(data_key(key, 0), data_key(key, MAX_START))
         if key not in self.cache and next(stored, None) is None:
             self._keys.pop(key, None)
             if self._shown is not None:
@@ -429,7 +459,7 @@ class PartitionState:
             self._keys[key] = None
         if self._shown is not None:
             self._shown.update(
-                (key, None) for key in self._keys if next(self.windows(key, 0, _FOREVER), None) is not None
+                (key, None) for key in self._keys if next(self.windows(key, 0, MAX_START), None) is not None
             )
         if window is None:
             return
@@ -451,7 +481,7 @@ class PartitionState:
                 return
             key, start = split_data_key(found[0])
             yield key, start
-            position = data_key(key, (1 << 64) - 1) + b"\x00"
+            position = data_key(key, MAX_START)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -480,7 +510,7 @@ class PartitionState:
 
         What is merged but not flushed is seen. The entries are live: do not change them, do not keep them.
         """
-        low, high = max(low, 0), max(high, 0)
+        low, high = max(low, 0), min(max(high, 0), MAX_START)
         cached = self.cache.get(key, {})
         fresh = sorted((start for start in cached if low <= start < high), reverse=reverse)
         stored = self._stored(key, low, high, cached, reverse)
@@ -496,8 +526,6 @@ class PartitionState:
     ) -> Iterator[tuple[int, Entry]]:
         raw_low, raw_high = data_key(key, low), data_key(key, high)
         for raw_key, raw in self.store.scan(raw_low, raw_high, reverse=reverse):
-            if len(raw_key) != len(raw_low):
-                continue  # another key that has this one, a zero byte and more in front
             start = split_data_key(raw_key)[1]
             if start not in cached and (key, start) not in self.hidden:
                 yield start, Entry.decode(raw)

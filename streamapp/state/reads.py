@@ -33,11 +33,13 @@ def at(state: PartitionState, key: str, time_ms: int) -> Found | None:
     if window is None:
         return current(state, key)
     if isinstance(window, Session):
+        # a session begun within the gap of one that was closed already overlaps its end; ends are in order of start
+        earliest: Found | None = None
         for start, entry in state.windows(key, 0, time_ms + 1, reverse=True):
-            if time_ms < entry.newest + window.gap_ms:
-                return start, entry
-            return None  # sessions of a key do not overlap, so an older one cannot hold it
-        return None
+            if time_ms >= entry.newest + window.gap_ms:
+                break
+            earliest = start, entry
+        return earliest
     assert isinstance(window, (Tumbling, Hopping))
     return next(state.windows(key, time_ms - window.size_ms + 1, time_ms + 1), None)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from streamapp.state.batch import Applied, Batch, LateRecord
 from streamapp.state.entry import Entry, split_data_key
+from streamapp.windows.aggregate import State
 from streamapp.windows.sessions import Session, join, overlapping
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ class SessionLane:
                 state.stream_times[origin] = time
             watermark = state.watermark
             self._close_until(watermark)
+            # lateness first: a late record may lie within a session that counted later ones, and is late again on a replay
+            seen = state.stream_times[origin]
+            if window.is_late(time, seen):
+                outcome.late += 1
+                state.late.append(LateRecord(key, source, origin, offset, time, seen, (time,), batch.records[position]))
+                continue
             if offset <= horizon and self._holds(key, time, origin, offset):
                 outcome.repeated += 1
-                continue
-            if window.is_late(time, watermark):
-                outcome.late += 1
-                state.late.append(
-                    LateRecord(key, source, origin, offset, time, watermark, (time,), batch.records[position])
-                )
                 continue
             partial = aggregate.initial()
             try:
@@ -62,32 +63,47 @@ class SessionLane:
             except Exception as problem:  # a user's code, or a value that this aggregate cannot use
                 outcome.failed.append((position, problem))
                 continue
-            start, entry = self._place(key, time)
-            aggregate.merge(entry.state, partial)
+            try:
+                start, entry = self._place(key, time, partial)
+            except Exception as problem:  # a user's merge
+                outcome.failed.append((position, problem))
+                continue
             entry.offsets[origin] = max(entry.offsets[origin], offset)
             state.touch(key, start, entry)
             heappush(self._closing, (self._closes_at(entry), key, start))
             outcome.merged += 1
 
-    def _place(self, key: str, time: int) -> tuple[int, Entry]:
-        """The session that holds this instant from now on; what it covers is merged into it and forgotten."""
+    def _place(self, key: str, time: int, partial: State) -> tuple[int, Entry]:
+        """Count a record's partial into the session that holds its instant from now on.
+
+        What that session covers is merged into it and forgotten. Nothing has changed where a merge raises.
+        """
         state, window = self._state, self._window
-        sessions = self._open.setdefault(key, {})
+        merge = state.aggregate.merge
+        sessions = self._open.get(key, {})
         spans = self._spans(sessions)
         touched = [spans[index] for index in overlapping(spans, window.span_of(time))]
         if not touched:
             # no closed session can stand under this start: its last event came earlier than this one, which is not late
-            entry = Entry([-1] * state.origins, time, state.aggregate.initial())
-            return time, self._keep(key, time, entry)
+            return time, self._keep(key, time, Entry([-1] * state.origins, time, partial))
         start, _ = join([window.span_of(time), *touched])
-        members = [(begin, sessions.pop(begin)) for begin, _ in touched]
-        entry = members[0][1]
-        for _, other in members[1:]:
-            state.aggregate.merge(entry.state, other.state)
-            entry.offsets = [max(pair) for pair in zip(entry.offsets, other.offsets, strict=True)]
-            entry.newest = max(entry.newest, other.newest)
+        members = [sessions[begin] for begin, _ in touched]
+        entry = members[0]
+        if len(members) == 1:
+            merge(entry.state, partial)
+            if start == touched[0][0]:
+                entry.newest = max(entry.newest, time)
+                return start, entry
+        else:
+            merged = state.aggregate.initial()
+            for member in members:
+                merge(merged, member.state)
+            merge(merged, partial)
+            offsets = [max(column) for column in zip(*(member.offsets for member in members), strict=True)]
+            entry = Entry(offsets, members[-1].newest, merged)
         entry.newest = max(entry.newest, time)
-        for begin, _ in members:
+        for begin, _ in touched:
+            del sessions[begin]
             state.forget(key, begin)
         return start, self._keep(key, start, entry)
 
@@ -100,13 +116,15 @@ class SessionLane:
         return entry
 
     def _holds(self, key: str, time: int, origin: int, offset: int) -> bool:
-        """Whether a session that was restored has already counted this record."""
-        window = self._window
-        low = max(time - window.retention_ms - window.gap_ms, 0)
-        for start, entry in self._state.windows(key, low, time + window.gap_ms):
-            if start - window.gap_ms < time < entry.newest + window.gap_ms and entry.offsets[origin] >= offset:
-                return True
-        return False
+        """Whether a session that was restored has already counted this record.
+
+        Such a session holds the instant between its first and last event, is the only one that does, and is open, as the
+        record is not late.
+        """
+        return any(
+            start <= time <= entry.newest and entry.offsets[origin] >= offset
+            for start, entry in self._open.get(key, {}).items()
+        )
 
     def _close_until(self, watermark: int) -> None:
         while self._closing and self._closing[0][0] <= watermark:
@@ -118,6 +136,10 @@ class SessionLane:
             if not self._open[key]:
                 del self._open[key]
             self._closed.append((key, start))
+
+    def any_closed(self, watermark: int) -> bool:
+        """Whether final records may have to be planned."""
+        return bool(self._closed) or bool(self._closing and self._closing[0][0] <= watermark)
 
     def take_closed(self, watermark: int) -> list[tuple[str, int]]:
         """Sessions closed since the last call, in the order in which they closed."""
