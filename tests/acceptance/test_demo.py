@@ -133,6 +133,8 @@ def test_demo_killed_by_sigkill_takes_every_process_along(started: RunningDemo) 
     os.kill(started.process.pid, signal.SIGKILL)
     started.rest()
     assert psutil.wait_procs(family, timeout=GONE_TIMEOUT_S)[1] == []
+    # nobody is left who could remove it
+    shutil.rmtree(started.directory)
 
 
 @pytest.mark.parametrize("started", [()], indirect=True)
