@@ -1,20 +1,25 @@
 """Checkpoints: what has been merged becomes durable, in the one order that survives a crash at any point.
 
-    1. values, tombstones and dead letters are sent          and acknowledged
-    2. final and late records are sent                       and acknowledged
-    3. the checkpoint records are sent                       and acknowledged
-    4. each store takes its values, checkpoint and changelog offset in one atomic write
-    5. only now may the source offsets be committed
+    1. dead letters are sent                                 and acknowledged
+    2. values are sent                                       and acknowledged
+    3. tombstones and late records are sent                  and acknowledged
+    4. the checkpoint records are sent                       and acknowledged
+    5. final records are sent                                and acknowledged
+    6. each store takes its values, checkpoint and changelog offset in one atomic write
+    7. only now may the source offsets be committed
 
-All partitions of the worker share each round trip. A crash before 3 leaves values that the next run recognises by their
-own offsets; a crash after 3 leaves a changelog that is ahead of the store, which restoring mends. Final records go out
-only after their value is durable, so a repeat has the same value. Any failure stops the worker: nothing is acknowledged.
+All partitions of the worker share each round trip, and one that would be empty is left out. A crash before 4 leaves values
+that the next run recognises by their own offsets; it passes over the records that they hold, hence 1 before 2. A merged
+session is durable before the tombstones of what it covers, hence 2 before 3. A crash after 4 leaves a changelog that is
+ahead of the store, which restoring mends. Final records go out only after the checkpoint that closes their windows, so a
+repeat has the same value; the next checkpoint tells that they are out, and without it they are sent again. Any failure
+stops the worker for good: what the broken checkpoint held is in no later one, so there is no later one.
 """
 
 import asyncio
 import base64
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -27,6 +32,9 @@ from streamapp.metrics import Metrics
 from streamapp.records.codec import plain
 from streamapp.state.batch import FlushPlan, LateRecord
 from streamapp.state.entry import CHECKPOINT_KEY
+
+if TYPE_CHECKING:
+    from streamapp.state.partition import PartitionState
 
 #: beyond this many changes a store is written in a thread, so that readers do not wait
 _WRITE_IN_THREAD_MIN = 5_000
@@ -56,6 +64,7 @@ class Checkpointer:
         self._committed = committed
         self._timeout_ms = timeout_ms
         self._lock = asyncio.Lock()
+        self._broken = False
         self.cluster_id = ""
 
     async def flush(self, partitions: Iterable[LivePartition], lanes: Iterable[SourceLane]) -> None:
@@ -63,12 +72,21 @@ class Checkpointer:
 
         Raises:
             ProduceError: a record was not acknowledged.
-            StateError: the disk refused, or the time-out passed.
+            StateError: the disk refused, the time-out passed, or an earlier checkpoint was not completed.
         """
         async with self._lock:
+            if self._broken:
+                raise StateError(
+                    "*",
+                    None,
+                    "an earlier checkpoint was not completed, so nothing after it can be made durable; start the worker "
+                    "again, it goes on from the last complete one",
+                )
+            self._broken = True  # until it is through: cancelling breaks it as well
             try:
                 async with asyncio.timeout(self._timeout_ms / 1000):
                     await self._flush(list(partitions), list(lanes))
+                self._broken = False
             except TimeoutError:
                 raise StateError(
                     "*",
@@ -80,40 +98,43 @@ class Checkpointer:
     async def _flush(self, partitions: Sequence[LivePartition], lanes: Sequence[SourceLane]) -> None:
         # positions and plans are taken without a pause between them, so that both speak of the same records
         positions = [(lane, lane.applied) for lane in lanes]
-        plans: list[tuple[LivePartition, FlushPlan]] = []
-        first: list[OutMessage] = []
+        plans: list[tuple[LivePartition, PartitionState, FlushPlan]] = []
+        rejected: list[OutMessage] = []
         for lane in lanes:
-            first += lane.rejected
+            rejected += lane.rejected
             lane.rejected = []
         for live in partitions:
             plan = self._plan(live)
-            if plan is not None:
-                plans.append((live, plan))
-        second: list[OutMessage] = []
-        for live, plan in plans:
+            if plan is not None and live.state is not None:
+                plans.append((live, live.state, plan))
+        values: list[OutMessage] = []
+        beside: list[OutMessage] = []
+        finals: list[OutMessage] = []
+        for live, _, plan in plans:
             topic, partition = live.table.changelog_topic, live.partition
-            first += [OutMessage(topic, key, value, partition) for key, value in plan.values]
-            first += [OutMessage(topic, key, None, partition) for key in plan.tombstones]
+            values += [OutMessage(topic, key, value, partition) for key, value in plan.values]
+            beside += [OutMessage(topic, key, None, partition) for key in plan.tombstones]
+            beside += [_late_message(live, late) for late in plan.late]
             if live.table.definition.publish_final:
-                second += [_final_message(live, final) for final in plan.finals]
-            second += [_late_message(live, late) for late in plan.late]
+                finals += [_final_message(live, final) for final in plan.finals]
         started = self._clock.monotonic_ms()
-        await self._producer.send_all(first)
-        await self._producer.send_all(second)
+        await self._producer.send_all(rejected)
+        await self._producer.send_all(values)
+        await self._producer.send_all(beside)
         offsets = await self._producer.send_all(
             [
                 OutMessage(live.table.changelog_topic, CHECKPOINT_KEY, plan.checkpoint.encode(), live.partition)
-                for live, plan in plans
+                for live, _, plan in plans
             ]
         )
+        await self._producer.send_all(finals)
         elapsed_s = (self._clock.monotonic_ms() - started) / 1000
-        for (live, plan), offset in zip(plans, offsets, strict=True):
-            assert live.state is not None
+        for (live, state, plan), offset in zip(plans, offsets, strict=True):
             if len(plan.changes.puts) > _WRITE_IN_THREAD_MIN:
-                await asyncio.to_thread(live.state.write_flush, plan, offset)
+                await asyncio.to_thread(state.write_flush, plan, offset)
             else:
-                live.state.write_flush(plan, offset)
-            live.state.finish_flush(plan)
+                state.write_flush(plan, offset)
+            state.finish_flush(plan)
             self._count(live, plan, elapsed_s)
         for lane, position in positions:
             lane.durable = max(lane.durable, position)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CHUNK_MAX_RECORDS = 4_096
 
 _YIELD_MIN_RECORDS = 512
+_SEQUENCE_BOUND = 1 << 63  # beyond it a number can neither be a column nor be written down
+_timestamp = attrgetter("timestamp")
 
 
 @dataclass(slots=True)
@@ -204,7 +206,8 @@ class SourceLane:
 
     def _none_in_the_future(self, times: Sequence[int], chunk: Sequence[KafkaRecord]) -> bool:
         bound = self._max_future_ms
-        if max(times) <= chunk[0].timestamp + bound:
+        # the earliest arrival, not the first: a clock set back must not make the answer depend on where a chunk begins
+        if max(times) <= min(map(_timestamp, chunk)) + bound:
             return True
         return all(time <= record.timestamp + bound for time, record in zip(times, chunk, strict=True))
 
@@ -259,9 +262,9 @@ def _sequences(records: Sequence[Any]) -> list[int]:
         values = [record.sequence for record in records]
     except AttributeError:
         return [-1] * len(records)
-    if _all_integers(values):
+    if _all_integers(values) and (not values or (min(values) >= -_SEQUENCE_BOUND and max(values) < _SEQUENCE_BOUND)):
         return values
-    return [value if type(value) is int else -1 for value in values]
+    return [value if type(value) is int and -_SEQUENCE_BOUND <= value < _SEQUENCE_BOUND else -1 for value in values]
 
 
 def _time_value(record: Any, name: str) -> object:

@@ -222,12 +222,13 @@ class ForwardTap:
                 key = rekey(record)
                 if not isinstance(key, str) or not key:
                     raise TypeError(f"expected a key of text, got {key!r}")
+                raw_key = key.encode()
             except Exception as problem:  # a user's function
                 rejects.append((index, RecordError("key_failed", f"table {self._table.name}: {problem!r}"[:500])))
                 continue
             origin = _ORIGIN.pack(self._partition, raw.offset)
             messages.append(
-                OutMessage(self._table.rekey_topic, key.encode(), raw.value, headers=((_ORIGIN_HEADER, origin),))
+                OutMessage(self._table.rekey_topic, raw_key, raw.value, headers=((_ORIGIN_HEADER, origin),))
             )
         await self._producer.send_all(messages)
         return rejects

@@ -98,7 +98,7 @@ class TradeStats(Aggregate):
         merge_last(into, other, LAST)
 
     def _columns(self, source: int) -> list[pl.Expr]:
-        price, size = pl.col(self.price), pl.col(self.size)
+        price, size = pl.col(self.price), pl.col(self.size) * 1.0  # whole numbers would overflow silently
         return [
             *moment_columns(price),
             price.max(),

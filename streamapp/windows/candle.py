@@ -143,20 +143,21 @@ class Candle(Aggregate):
 
     def _columns(self, source: int) -> list[pl.Expr]:
         price, size = pl.col(self.price), pl.col(self.size)
+        amount = size * 1.0  # whole numbers would overflow silently
         if self.side is None:
             bought = sold = pl.lit(0.0)
         else:
             side = pl.col(self.side)
-            bought = pl.when(side == "buy").then(size).otherwise(0.0).sum()
-            sold = pl.when(side == "sell").then(size).otherwise(0.0).sum()
+            bought = pl.when(side == "buy").then(amount).otherwise(0.0).sum()
+            sold = pl.when(side == "sell").then(amount).otherwise(0.0).sum()
         return [
             pl.len(),
             price.first(),
             price.max(),
             price.min(),
             price.last(),
-            size.sum(),
-            (price * size).sum(),
+            amount.sum(),
+            (price * amount).sum(),
             bought,
             sold,
             *(pl.col(name).first() for name in (TIME, SEQUENCE, OFFSET)),
