@@ -65,8 +65,14 @@ def _give_back(app: "StreamApp", stream: Any) -> None:
 async def _bury(app: "StreamApp", stream: Any, problem: Exception) -> None:
     event = getattr(stream, "current_event", None)
     message = getattr(event, "message", None)
-    if message is not None:
+    if message is None:
+        return
+    try:
         await bury_message(app, message, RecordError("agent_failed", repr(problem)[:500]))
+    except Exception as unsent:
+        # without its dead letter the record must come again, and Faust is about to acknowledge it
+        _give_back(app, stream)
+        app.fail(unsent)
 
 
 async def bury_message(app: "StreamApp", message: Any, problem: RecordError) -> None:

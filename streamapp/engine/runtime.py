@@ -92,6 +92,7 @@ class Engine:
         self._flusher: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
         self._generation = 0
+        self._suspended = False  # between a revocation and the next assignment: nothing here may be written
 
     # --- declaring ---------------------------------------------------------------------------------------------------
 
@@ -188,14 +189,14 @@ class Engine:
                 waiting.remove(table)
                 specs += self._table_topics(table, counts)
         await self.admin.ensure_topics(specs)
-        used = sorted({name for t in self.tables.values() for name in (*t.input_topics, t.changelog_topic)})
+        used = sorted({name for t in self.tables.values() for name in (*t.identity_topics, t.changelog_topic)})
         described = await self.admin.describe_topics(used, with_config=False)
         ids = {name: description.topic_id for name, description in described.items() if description is not None}
         rekeys = [(t.rekey_topic, p) for t in self.tables.values() if t.definition.rekey for p in range(t.partitions)]
         ends = await self.admin.end_offsets(rekeys)
         for table in self.tables.values():
             table.nothing_forwarded = not any(end for (topic, _), end in ends.items() if topic == table.rekey_topic)
-            table.topic_ids = tuple(ids[topic] for topic in table.input_topics)
+            table.topic_ids = tuple(ids[topic] for topic in table.identity_topics)
             table.changelog_id = ids[table.changelog_topic]
 
     def _table_topics(self, table: RunningTable, counts: dict[str, int]) -> list[TopicSpec]:
@@ -243,6 +244,7 @@ class Engine:
             owned = {partition for topic, partition in mine if topic in inputs}
             for partition in [p for p in table.live if p not in owned]:
                 self._close(table.live.pop(partition))
+        self._suspended = False
         self._restoring = asyncio.create_task(self._take_over(mine), name="restore")
         self._restoring.add_done_callback(self._check_task)
 
@@ -451,11 +453,15 @@ class Engine:
     async def revoke(self) -> None:
         """Stop all lanes and make what they merged durable; the partitions stay open until the next assignment."""
         self._generation += 1
+        self._suspended = True
         await self._cancel(self._restoring)
         lanes = list(self.lanes.values())
         for lane in lanes:
             await lane.stop()
         await self.flush()
+        await (
+            self.flush()
+        )  # tells that the final records of the first are out, so that the next owner need not repeat them
 
     async def flush(self) -> None:
         """One checkpoint of everything."""
@@ -471,7 +477,7 @@ class Engine:
             while True:
                 await asyncio.sleep(step_s)
                 now_ms = self.clock.monotonic_ms()
-                if now_ms < due_ms and not self._much_is_pending():
+                if self._suspended or (now_ms < due_ms and not self._much_is_pending()):
                     continue
                 self._close_idle(now_ms)
                 await self.flush()

@@ -88,6 +88,13 @@ class RunningTable:
             return (self.rekey_topic,)
         return tuple(source.topic for source in self.definition.sources)
 
+    @property
+    def identity_topics(self) -> Sequence[str]:
+        """The topics that the stored offsets are of: the inputs, and for a re-keyed table its source as well."""
+        if self.definition.rekey is not None:
+            return (self.rekey_topic, self.definition.sources[0].topic)
+        return self.input_topics
+
     def partition_of(self, key: str) -> int:
         """The partition that holds a key: the choice of Kafka's default partitioner."""
         return partition_for(key.encode(), self.partitions)

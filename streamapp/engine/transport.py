@@ -15,7 +15,7 @@ fails with the name of what changed when the pinned version does.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import aiokafka
@@ -79,6 +79,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._acks: dict[TP, AckTracker] = {}
         self._feeders: dict[TP, AgentFeeder] = {}
+        self._group_positions: dict[TP, int | None] = {}
         self._wake = asyncio.Event()
         self.app.engine.attach(self)
 
@@ -113,6 +114,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
     async def perform_seek(self) -> None:
         """Called when a rebalance is over: agents go on where the group is, tables where they themselves are."""
         await super().perform_seek()
+        self._group_positions = dict(self._committed_offset)
         await self.app.engine.assign((tp.topic, tp.partition) for tp in self.assignment())
 
     async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
@@ -124,8 +126,14 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     def committed_position(self, topic: str, partition: int) -> int | None:
         """The position that was last committed, or found, for a partition."""
-        # the only place where Faust keeps it
-        return cast("int | None", self._committed_offset.get(TP(topic, partition)))
+        return self._group_positions.get(TP(topic, partition))
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        # Faust notes a commit as done even where a rebalance refused it; a checkpoint must not tell of such a position
+        done: bool = await super()._commit(offsets)
+        if done:
+            self._group_positions.update(offsets)
+        return done
 
     def fetch_state(self, topic: str, partition: int) -> tuple[int, int] | None:
         """End offset and time (ms since the epoch) of the latest answered fetch of a partition; None before the first."""

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from streamapp.errors import ConfigurationError, RecordError
 
 _PLAIN = (int, float, str, bool)
+_INTEGER_MAX = (1 << 63) - 1
 RecordType: TypeAlias = type[Any]
 
 
@@ -173,6 +174,11 @@ def _plain_type(field: FieldInfo) -> Any:
             constraints = _constraints(bounds)
             if constraints is None:
                 return None
+            if part is int:
+                # a larger number can neither be a column nor be written to the changelog
+                for bound, limit in (("ge", -_INTEGER_MAX), ("le", _INTEGER_MAX)):
+                    if not constraints.keys() & {bound, {"ge": "gt", "le": "lt"}[bound]}:
+                        constraints[bound] = limit
             kinds.append(Annotated[part, msgspec.Meta(**constraints)] if constraints else part)
         else:
             return None
