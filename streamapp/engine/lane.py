@@ -40,7 +40,7 @@ class Decoded:
     times: Sequence[int]
     sequences: Sequence[int]
     end: int
-    columns: dict[str, Any] = field(default_factory=dict)
+    columns: dict[Any, Any] = field(default_factory=dict)
 
 
 class Tap(Protocol):

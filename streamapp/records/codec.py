@@ -5,6 +5,7 @@ same schema is derived as a msgspec struct, which decodes and validates about si
 of its own, or with nested types, is decoded by pydantic itself. Both are strict: `"5"` is not a number.
 """
 
+import functools
 import types
 import typing
 from collections.abc import Sequence
@@ -36,8 +37,9 @@ class Codec(Protocol):
         ...
 
 
+@functools.cache
 def codec_for(model: RecordType | None) -> Codec:
-    """The fastest codec for a declared type.
+    """The fastest codec for a declared type; the same one for the same type, so that tables can share a decoding.
 
     Args:
         model: a pydantic model, a msgspec struct, a dataclass, `dict` for any JSON object, `bytes` or None for raw values.

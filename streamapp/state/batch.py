@@ -17,7 +17,7 @@ class Batch:
         origin: index of the offsets' origin; the same as `source` unless the table is re-keyed.
         end: the last offset that this batch accounts for, records that went to the dead letters included.
         offsets, keys, records, times, sequences: per record; times are event time in ms, sequences -1 where unknown.
-        columns: the same as columns, by name, made when first needed; tables that share a decoding share them.
+        columns: what was made of the batch by name, on first need; tables that share a decoding share it.
     """
 
     source: int
@@ -28,7 +28,7 @@ class Batch:
     records: Sequence[Any]
     times: Sequence[int]
     sequences: Sequence[int]
-    columns: dict[str, Any] = field(default_factory=dict)
+    columns: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,37 +108,34 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
         return False  # values of mixed types: record by record it shows which one is wrong
     if any(_column(batch, name).null_count() for name in aggregate.required(source)):
         return False
-    frame = pl.DataFrame(columns)
-    times = _times(batch)
-    if first:
-        frame, times = frame.slice(first), times[first:]
+    times = _times(batch)[first:]
     running = np.maximum.accumulate(np.maximum(times, state.stream_times[origin]))
     suspects: Sequence[int] = ()
-    grouping = ["__key"]
+    pane_ms = 0
+    closed = None
     if window is not None:
-        panes = times - times % window.pane_ms
+        pane_ms = window.pane_ms
         # the oldest window that can hold the pane; a little too old where the step does not divide the size
-        closed = panes + (window.pane_ms + window.grace_ms) <= running
-        frame = frame.with_columns(pl.Series("__pane", panes))
-        grouping.append("__pane")
+        closed = times - times % pane_ms + (pane_ms + window.grace_ms) <= running
         if closed.any():
             suspects = np.nonzero(closed)[0].tolist()
-            frame = frame.filter(pl.Series(~closed))
-    if not _in_order(batch):
-        frame = frame.sort("__time", "__sequence", "__offset")
-    try:
-        grouped = frame.group_by(grouping).agg(*expressions, *_OWN_RESULTS)
-    except pl.exceptions.PolarsError:
-        return False  # values that these expressions cannot use: record by record it shows which
+    shared = batch.columns.get(("rows", aggregate.fingerprint(), source, first)) if not suspects else None
+    if shared is not None and pane_ms and pane_ms % shared[0] == 0:
+        rows = shared[1]  # another table has grouped by slices that lie wholly in or wholly out of our windows, too
+    else:
+        try:
+            rows = _group(batch, columns, expressions, first, pane_ms, None if closed is None else ~closed)
+        except pl.exceptions.PolarsError:
+            return False  # values that these expressions cannot use: record by record it shows which
+        for _, _, partial, _, _ in rows:
+            aggregate.compact(partial)
+        if not suspects and pane_ms:
+            batch.columns["rows", aggregate.fingerprint(), source, first] = (pane_ms, rows)
     state.stream_times[origin] = int(running[-1])
 
-    merge, entry_of, touch, compact = aggregate.merge, state.entry, state.touch, aggregate.compact
-    lead = len(grouping)
-    for row in grouped.rows():
-        key, newest, last = row[0], row[-2], row[-1]
-        partial = list(row[lead:-2])
-        compact(partial)
-        for start in _NO_WINDOW if window is None else window.starts_for(row[1]):
+    merge, entry_of, touch = aggregate.merge, state.entry, state.touch
+    for key, pane, partial, newest, last in rows:
+        for start in _NO_WINDOW if window is None else window.starts_for(pane):
             entry = entry_of(key, start)
             merge(entry.state, partial)
             if last > entry.offsets[origin]:
@@ -151,6 +148,34 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
         judged = [0] * first + running.tolist()
         merge_records(state, batch, [first + position for position in suspects], outcome, judged)
     return True
+
+
+def _group(
+    batch: Batch,
+    columns: Sequence[pl.Series],
+    expressions: Sequence[pl.Expr],
+    first: int,
+    pane_ms: int,
+    kept: Any,
+) -> list[tuple[str, int, list[Any], int, int]]:
+    """One partial per key and pane: (key, pane, slots, newest event time, last offset)."""
+    frame = pl.DataFrame(columns)
+    grouping = ["__key"]
+    if pane_ms:
+        time = pl.col("__time")
+        frame = frame.with_columns((time - time % pane_ms).alias("__pane"))
+        grouping.append("__pane")
+    if first:
+        frame = frame.slice(first)
+    if kept is not None and not kept.all():
+        frame = frame.filter(pl.Series(kept))
+    if not _in_order(batch):
+        frame = frame.sort("__time", "__sequence", "__offset")
+    lead = len(grouping)
+    return [
+        (row[0], row[1] if pane_ms else 0, list(row[lead:-2]), row[-2], row[-1])
+        for row in frame.group_by(grouping).agg(*expressions, *_OWN_RESULTS).rows()
+    ]
 
 
 def _column(batch: Batch, name: str) -> pl.Series:
