@@ -410,8 +410,7 @@ class QueryService:
             if other.state is not None:
                 known += other.state.keys()[: _NEAREST_SCAN_MAX - len(known)]
         nearest = difflib.get_close_matches(key, known, _NEAREST_MAX, 0.5) if len(known) < _NEAREST_SCAN_MAX else []
-        hint = f"; the nearest are: {', '.join(nearest)}" if nearest else ""
-        return UnknownKeyError(f"table {running.name} has no key {key!r}{hint}", nearest)
+        return UnknownKeyError(f"table {running.name} has no key {key!r}", nearest)
 
     def _owner(self, running: RunningTable, partition: int, local_only: bool) -> str:
         """The URL of the worker that has this partition."""
