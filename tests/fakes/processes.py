@@ -331,6 +331,10 @@ class Topics:
         found = asyncio.run(self.admin.committed(group, self.places(topics)))
         return {place: offset or 0 for place, offset in found.items()}
 
+    def members(self, group: str) -> int:
+        """How many members a group has."""
+        return asyncio.run(self.admin.group_members(group))
+
     def until_drained(self, group: str, *topics: str, hint: str = "") -> None:
         """Wait until the group has committed all of these topics, so that all of it is durable."""
         until(
