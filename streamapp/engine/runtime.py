@@ -459,9 +459,8 @@ class Engine:
         for lane in lanes:
             await lane.stop()
         await self.flush()
-        await (
-            self.flush()
-        )  # tells that the final records of the first are out, so that the next owner need not repeat them
+        # tells that the final records of the first are out, so that the next owner need not repeat them
+        await self.flush()
 
     async def flush(self) -> None:
         """One checkpoint of everything."""
