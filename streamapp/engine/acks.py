@@ -40,4 +40,5 @@ class AckTracker:
     @property
     def pending(self) -> int:
         """How many records are handed out and not committable yet."""
+        self.position()
         return len(self._handed)

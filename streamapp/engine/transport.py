@@ -210,18 +210,13 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
             feeder = self._feeders.get(tp)
             if feeder is None:
                 tracker = self._acks[tp] = AckTracker()
+                # streams append here what their agents are done with; compiled ones do so without calling `ack`
+                self._acked[tp] = AckedOffsets(tracker)
                 gauge = self.app.metrics.agent_pending.labels(tp.topic)
                 feeder = self._feeders[tp] = AgentFeeder(self, tp, tracker, gauge)
             feeder.offer(batch)
 
     # --- acknowledging ---------------------------------------------------------------------------------------------
-
-    def ack(self, message: Any) -> bool:
-        """Note that all agents are done with a record."""
-        tracker = self._acks.get(message.tp)
-        if tracker is not None and not message.acked:
-            tracker.done(message.offset)
-        return cast("bool", super().ack(message))
 
     def refuse(self, tp: TP, offset: int) -> None:
         """A record was given up half-way (its agent was cancelled): it stays uncommitted, whatever acknowledges it."""
@@ -242,8 +237,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         tracker = self._acks.get(tp)
         if tracker is not None:
             positions.append(tracker.position())
-            # the stock lists would grow for ever: nothing else empties them
-            self._acked[tp].clear()
+            # the stock index would grow for ever: nothing else empties it
             self._acked_index[tp].clear()
         if not positions or any(position is None for position in positions):
             return None
@@ -277,6 +271,18 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """The stock watchdog knows only streams; lag and queue metrics tell what is slow here."""
+
+
+class AckedOffsets(list[int]):
+    """Stands in for Faust's list of acknowledged offsets of a partition: passes them on and keeps none."""
+
+    def __init__(self, tracker: AckTracker) -> None:
+        super().__init__()
+        self._tracker = tracker
+
+    def append(self, offset: int) -> None:
+        """Every agent has finished with this record."""
+        self._tracker.done(offset)
 
 
 class AgentFeeder:
