@@ -279,7 +279,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         directory = self.settings.data_dir / self.id_ / f"worker-{self.conf.web_port}"
         self._lock(directory)
         await super().on_start()
-        await self.engine.start(RocksFactory(directory / "tables"))
+        await self.engine.start(RocksFactory(directory / "tables"), partitions=self._agent_topics())
         await self.feed_health.start()
         await self.queries.start(str(self.conf.canonical_url))
 
@@ -305,6 +305,15 @@ class StreamApp(faust.App):  # type: ignore[misc]
         if self._failing is None:
             log.critical("stopping: %s", problem)
             self._failing = asyncio.ensure_future(self.crash(problem))
+
+    def _agent_topics(self) -> dict[str, int]:
+        """The topics of the agents, with the partitions that they were declared with."""
+        channels = [agent.channel for agent in self.agents.values()]
+        return {
+            name: channel.partitions or self.settings.partitions
+            for channel in channels
+            for name in getattr(channel, "topics", None) or ()
+        }
 
     def _lock(self, directory: Path) -> None:
         """Two workers on one directory would corrupt it; the lock goes with the process, however it ends."""

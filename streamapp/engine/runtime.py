@@ -16,13 +16,13 @@ from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.identity import SourceBounds, check_checkpoint, check_store
 from streamapp.engine.lane import SourceLane, Tap
+from streamapp.engine.preparation import prepare_topics
 from streamapp.engine.restore import RestoreRequest, restore, starts_over
 from streamapp.engine.rocks import RocksFactory
 from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable, TableTap
 from streamapp.errors import ConfigurationError, SourceChangedError, StateError
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.producer import DurableProducer
-from streamapp.kafka.topics import BUILTIN_TOPICS, FRAMING_BYTES, TopicSpec
 from streamapp.kafka.waiting import kafka_answers
 from streamapp.metrics import Metrics
 from streamapp.settings import Settings
@@ -122,14 +122,14 @@ class Engine:
 
         Args:
             stores: opens local state.
-            partitions: per source topic, how many partitions it gets if it has to be created.
+            partitions: further topics that the app uses, and how many partitions they get if they have to be created.
 
         Raises:
             BrokerUnavailableError, TopicMismatchError, KafkaError: see the message.
         """
         self._stores = stores
         self.cluster_id = self._checkpointer.cluster_id = await self._reach_cluster()
-        await self._ensure_topics(partitions or {})
+        await prepare_topics(self.admin, self.settings, list(self.tables.values()), partitions or {})
         await self.producer.start()
         self._flusher = asyncio.create_task(self._flush_forever(), name="checkpoints")
 
@@ -153,82 +153,6 @@ class Engine:
         """The cluster's id; a cluster that is just starting is waited for."""
         await kafka_answers(self.settings, clock=self.clock)
         return await self.admin.cluster_id()
-
-    async def _ensure_topics(self, declared: Mapping[str, int]) -> None:
-        settings = self.settings
-        builtin = {spec.name: spec for spec in BUILTIN_TOPICS(settings)}
-        internal_finals = {table.final_topic: table for table in self.tables.values()}
-        sources = {source.topic for table in self.tables.values() for source in table.definition.sources}
-        external = sources - set(internal_finals)
-        external |= {"dead-letters", "feed-status"}
-        found = await self.admin.describe_topics(external, with_config=False)
-        missing: list[TopicSpec] = []
-        counts: dict[str, int] = {}
-        for topic in sorted(external):
-            description = found[topic]
-            if description is not None:
-                counts[topic] = description.partitions
-                continue
-            spec = builtin.get(topic) or TopicSpec(
-                topic, declared.get(topic, settings.partitions), settings.replication_factor
-            )
-            counts[topic] = spec.partitions
-            missing.append(spec)
-        await self.admin.ensure_topics(missing)
-        # a table whose source is another table's final topic comes after it
-        waiting = list(self.tables.values())
-        specs: list[TopicSpec] = []
-        while waiting:
-            ready = [t for t in waiting if all(source.topic in counts for source in t.definition.sources)]
-            if not ready:
-                names = ", ".join(table.name for table in waiting)
-                raise ConfigurationError(
-                    f"tables {names}: their sources are each other's final topics; break the circle"
-                )
-            for table in ready:
-                waiting.remove(table)
-                specs += self._table_topics(table, counts)
-        await self.admin.ensure_topics(specs)
-        used = sorted({name for t in self.tables.values() for name in (*t.identity_topics, t.changelog_topic)})
-        described = await self.admin.describe_topics(used, with_config=False)
-        ids = {name: description.topic_id for name, description in described.items() if description is not None}
-        rekeys = [(t.rekey_topic, p) for t in self.tables.values() if t.definition.rekey for p in range(t.partitions)]
-        ends = await self.admin.end_offsets(rekeys)
-        for table in self.tables.values():
-            table.nothing_forwarded = not any(end for (topic, _), end in ends.items() if topic == table.rekey_topic)
-            table.topic_ids = tuple(ids[topic] for topic in table.identity_topics)
-            table.changelog_id = ids[table.changelog_topic]
-
-    def _table_topics(self, table: RunningTable, counts: dict[str, int]) -> list[TopicSpec]:
-        """What a table needs beside its sources, with as many partitions as they have."""
-        sources = {source.topic: counts[source.topic] for source in table.definition.sources}
-        if len(set(sources.values())) != 1:
-            listed = ", ".join(f"{topic} has {count}" for topic, count in sources.items())
-            raise ConfigurationError(
-                f"table {table.name}: its sources must have the same number of partitions, but {listed}"
-            )
-        count = next(iter(sources.values()))
-        table.partitions = count
-        table.origins = count if table.definition.rekey is not None else len(sources)
-        settings = self.settings
-        largest = {"max.message.bytes": str(2 * settings.max_record_bytes + FRAMING_BYTES)}
-        # no compaction for a while after a write: a value overwritten by a stale worker can still be repaired
-        compaction = {"min.compaction.lag.ms": "60000", "segment.ms": "3600000", **largest}
-        replication = settings.replication_factor
-        specs = [
-            TopicSpec(table.changelog_topic, count, replication, "compact", None, compaction),
-            TopicSpec(table.late_topic, count, replication, "delete", settings.topic_retention_ms, largest),
-        ]
-        if table.definition.window is not None:
-            specs.append(
-                TopicSpec(table.final_topic, count, replication, "delete", settings.topic_retention_ms, largest)
-            )
-            counts[table.final_topic] = count
-        if table.definition.rekey is not None:
-            specs.append(
-                TopicSpec(table.rekey_topic, count, replication, "delete", settings.topic_retention_ms, largest)
-            )
-        return specs
 
     # --- assignment ----------------------------------------------------------------------------------------------------
 
