@@ -289,7 +289,7 @@ class Engine:
         lane = self.lanes.get(place)
         if lane is not None:
             await lane.stop()
-        taps = self._taps(topic, partition)
+        taps = self._taps(topic, partition, bounds[place])
         lane = SourceLane(
             topic,
             partition,
@@ -312,7 +312,7 @@ class Engine:
         lane.ready = True
         self._positions.wake()
 
-    def _taps(self, topic: str, partition: int) -> list[Tap]:
+    def _taps(self, topic: str, partition: int, here: SourceBounds) -> list[Tap]:
         taps: list[Tap] = []
         for table in self.tables.values():
             definition = table.definition
@@ -320,7 +320,9 @@ class Engine:
                 if topic == table.rekey_topic:
                     taps.append(RekeyedTap(table.live[partition], 0, self.metrics))
                 elif topic == definition.sources[0].topic:
-                    taps.append(ForwardTap(table, partition, self.producer))
+                    before = here.committed if here.committed is not None else here.end
+                    first = before if definition.start == "latest" else 0
+                    taps.append(ForwardTap(table, partition, self.producer, first))
                 continue
             for index, source in enumerate(definition.sources):
                 if source.topic == topic:

@@ -1,14 +1,14 @@
 """How plain Faust agents see the records of typed topics: the declared model, validated, with text keys."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from faust import Schema
 from faust.exceptions import KeyDecodeError, ValueDecodeError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from streamapp.errors import RecordError
+from streamapp.records.codec import Codec, PydanticCodec, codec_for
 
 _encode = msgspec.json.Encoder().encode
 
@@ -24,11 +24,8 @@ class ModelSchema(Schema):  # type: ignore[misc]
     def __init__(self, model: type[Any]) -> None:
         super().__init__(key_serializer="raw", value_serializer="raw")
         self.value_type = model
-        self._loads: Callable[[bytes], Any]
-        if issubclass(model, BaseModel):
-            self._loads = model.__pydantic_validator__.validate_json
-        else:
-            self._loads = msgspec.json.Decoder(model).decode
+        # agents get the declared model itself, not the struct that tables decode with
+        self._codec: Codec = PydanticCodec(model) if issubclass(model, BaseModel) else codec_for(model)
 
     def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
         """The key as text."""
@@ -42,8 +39,8 @@ class ModelSchema(Schema):  # type: ignore[misc]
     def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
         """The value as the declared model."""
         try:
-            return self._loads(message.value)
-        except (ValidationError, msgspec.DecodeError, TypeError, ValueError) as problem:
+            return self._codec.decode(message.value or b"")
+        except RecordError as problem:
             raise ValueDecodeError(str(problem)) from problem
 
     def dumps_key(self, app: Any, key: Any, *, serializer: Any = None, headers: Any) -> Any:

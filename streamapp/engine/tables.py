@@ -206,17 +206,23 @@ class RekeyedTap(TableTap):
 
 
 class ForwardTap:
-    """Sends the records of a re-keyed table's source to the re-key topic, under their new key."""
+    """Sends the records of a re-keyed table's source to the re-key topic, under their new key.
+
+    Args:
+        first: the offset of the first record that the table counts, if nothing was forwarded yet; those before it were
+            forwarded already, or came before a table that starts at the latest.
+    """
 
     needs_key = False
 
-    def __init__(self, table: RunningTable, partition: int, producer: DurableProducer) -> None:
+    def __init__(self, table: RunningTable, partition: int, producer: DurableProducer, first: int = 0) -> None:
         source = table.definition.sources[0]
         self.codec: Codec = source.codec
         self.time_field = source.time_field
         self._table = table
         self._partition = partition
         self._producer = producer
+        self._first = first
 
     async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
         """Forward a chunk and wait until all of it is acknowledged."""
@@ -225,6 +231,8 @@ class ForwardTap:
         rejects: list[tuple[int, RecordError]] = []
         messages: list[OutMessage] = []
         for index, (raw, record) in enumerate(zip(decoded.raw, decoded.records, strict=True)):
+            if raw.offset < self._first:
+                continue
             try:
                 key = rekey(record)
                 if not isinstance(key, str) or not key:
@@ -241,8 +249,8 @@ class ForwardTap:
         return rejects
 
     def position(self) -> int | None:
-        """Wherever the group is, as a repeat is told by its origin; the beginning where nothing was forwarded yet."""
-        return 0 if self._table.nothing_forwarded else None
+        """Wherever the group is, as a repeat is told by its origin; `first` where nothing was forwarded yet."""
+        return self._first if self._first or self._table.nothing_forwarded else None
 
 
 Assignment = Mapping[str, Sequence[int]]
