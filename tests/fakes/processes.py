@@ -188,6 +188,11 @@ class Worker(Child):
         )
         self._http: http.client.HTTPConnection | None = None
 
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        if self._http is not None:
+            self._http.close()
+
     def lose_disk(self) -> None:
         """Delete all local state; only while it is not running."""
         assert not self.running
