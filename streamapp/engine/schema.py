@@ -8,7 +8,7 @@ from faust.exceptions import KeyDecodeError, ValueDecodeError
 from pydantic import BaseModel
 
 from streamapp.errors import RecordError
-from streamapp.records.codec import Codec, PydanticCodec, codec_for
+from streamapp.records.codec import Codec, PydanticCodec, StructCodec
 
 _encode = msgspec.json.Encoder().encode
 
@@ -25,7 +25,7 @@ class ModelSchema(Schema):  # type: ignore[misc]
         super().__init__(key_serializer="raw", value_serializer="raw")
         self.value_type = model
         # agents get the declared model itself, not the struct that tables decode with
-        self._codec: Codec = PydanticCodec(model) if issubclass(model, BaseModel) else codec_for(model)
+        self._codec: Codec = PydanticCodec(model) if issubclass(model, BaseModel) else StructCodec(model, model)
 
     def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
         """The key as text."""
