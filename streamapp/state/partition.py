@@ -160,8 +160,11 @@ class PartitionState:
         """Close the open windows of an idle origin; True where that changed the watermark.
 
         The stream time moves to where every window that is open now is closed, but never past the other origins', and is
-        part of the next checkpoint, so that a replay judges alike.
+        part of the next checkpoint, so that a replay judges alike. Nothing happens while records are missing that restored
+        values have counted: they would come back late.
         """
+        if self.horizon[origin] > self.applied[origin]:
+            return False
         others = [time for index, time in enumerate(self.stream_times) if index != origin]
         if others:
             target = max(others)
