@@ -1,7 +1,8 @@
 """One partition of a table with a list for a changelog, that can crash between any two acknowledgements.
 
 The state code and the restoring code are the real ones; what is modelled is Kafka (an ordered list, compacted where asked)
-and the process (everything in memory goes in a crash). Records are read again from where the restored state says, or earlier.
+and the process (everything in memory goes in a crash). Records are read again from where the restored state says, or
+earlier.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -161,7 +162,7 @@ class Worker:
         self.changelog.append(Message(len(self.changelog), raw_key, value))
 
     def crash(self, *, keep_store: bool = True, compact: bool = False, again: int = 0) -> None:
-        """Lose what is in memory, and the disk where asked; then restore and go back, `again` records further if possible."""
+        """Lose what is in memory, and the disk where asked; then restore and go back, `again` records further."""
         if keep_store:
             assert isinstance(self.state.store, MemoryStore)
             store, log = self.state.store, self.changelog
