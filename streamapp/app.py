@@ -261,6 +261,9 @@ class StreamApp(faust.App):  # type: ignore[misc]
         super().worker_init()
         if type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy:
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        # frames here are small: threads of their own would only take the cores from the loop and the broker; polars reads
+        # this when it is first used
+        os.environ.setdefault("POLARS_MAX_THREADS", "1")
         # queued records are many, long-lived and free of cycles: with Python's thresholds the collector would walk over
         # them again and again, which costs a quarter of the throughput
         gc.collect()

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from streamapp.clock import Clock
 from streamapp.engine.deadletters import DeadLetters, KafkaRecord
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamapp.kafka.producer import OutMessage
 
 #: records that are decoded at once; between two tables the event loop gets a turn, after a few milliseconds of work
-CHUNK_MAX_RECORDS = 4_096
+CHUNK_MAX_RECORDS = 8_192
 
 _YIELD_MIN_RECORDS = 512
 _SEQUENCE_BOUND = 1 << 63  # beyond it a number can neither be a column nor be written down
@@ -159,19 +159,17 @@ class SourceLane:
                 await asyncio.sleep(0)
 
     async def _process(self, chunk: Sequence[KafkaRecord]) -> None:
-        usable = [
-            record for record in chunk if record.value is not None and len(record.value) <= self._max_record_bytes
-        ]
-        if len(usable) != len(chunk):
-            for record in chunk:
-                if record.value is None:
-                    self._reject(record, RecordError("null_value", "expected a JSON value, got null (a tombstone)"))
-                elif len(record.value) > self._max_record_bytes:
-                    size = f"expected at most {self._max_record_bytes} bytes, got {len(record.value)}"
-                    self._reject(record, RecordError("oversized", size))
+        usable, values = chunk, [record.value for record in chunk]
+        try:
+            fits = max(map(len, values)) <= self._max_record_bytes  # type: ignore[arg-type]
+        except TypeError:  # a null value has no length
+            fits = False
+        if not fits:
+            usable = [record for record in chunk if self._is_usable(record)]
+            values = [record.value for record in usable]
         end = chunk[-1].offset
         for (codec, time_field, needs_key), taps in self._groups.items():
-            decoded = self._decode(usable, codec, time_field, needs_key, end)
+            decoded = self._judge(usable, codec.decode_all(cast("list[bytes]", values)), time_field, needs_key, end)
             for tap in taps:
                 for index, problem in await tap.accept(decoded):
                     self._reject(decoded.raw[index], problem)
@@ -180,28 +178,38 @@ class SourceLane:
         self.applied = end
         self.last_activity_ms = self._clock.monotonic_ms()
 
+    def _is_usable(self, record: KafkaRecord) -> bool:
+        """Whether there is a value to decode; a record without one, or with too large a one, is set aside."""
+        if record.value is None:
+            self._reject(record, RecordError("null_value", "expected a JSON value, got null (a tombstone)"))
+            return False
+        if len(record.value) > self._max_record_bytes:
+            size = f"expected at most {self._max_record_bytes} bytes, got {len(record.value)}"
+            self._reject(record, RecordError("oversized", size))
+            return False
+        return True
+
     def _reject(self, record: KafkaRecord, problem: RecordError) -> None:
         message = self._dead_letters.make(self.topic, self.partition, record, problem)
         if message is not None:
             self.rejected.append(message)
 
-    def _decode(
-        self, chunk: Sequence[KafkaRecord], codec: Codec, time_field: str | None, needs_key: bool, end: int
+    def _judge(
+        self, chunk: Sequence[KafkaRecord], records: list[Any], time_field: str | None, needs_key: bool, end: int
     ) -> Decoded:
-        """Decode a chunk; the quick way where all of it is good, one by one where something is not."""
-        records = codec.decode_all([record.value for record in chunk])  # type: ignore[misc]
+        """Judge decoded records; the quick way where all of them are good, one by one where something is not."""
         try:
             keys = [record.key.decode() for record in chunk] if needs_key else [""] * len(chunk)  # type: ignore[union-attr]
             times = [record.timestamp for record in chunk] if time_field is None else _attribute(records, time_field)
             good = (
                 _all_integers(times)
                 and (not times or (min(times) >= 0 and self._none_in_the_future(times, chunk)))
-                and not any(type(record) is RecordError for record in records)
+                and RecordError not in set(map(type, records))
             )
         except (AttributeError, UnicodeDecodeError, TypeError):
             good = False
         if not good:
-            chunk, keys, records, times = self._decode_carefully(chunk, records, time_field, needs_key)
+            chunk, keys, records, times = self._judge_carefully(chunk, records, time_field, needs_key)
         return Decoded(chunk, [record.offset for record in chunk], keys, records, times, _sequences(records), end)
 
     def _none_in_the_future(self, times: Sequence[int], chunk: Sequence[KafkaRecord]) -> bool:
@@ -211,7 +219,7 @@ class SourceLane:
             return True
         return all(time <= record.timestamp + bound for time, record in zip(times, chunk, strict=True))
 
-    def _decode_carefully(
+    def _judge_carefully(
         self, chunk: Sequence[KafkaRecord], decoded: Sequence[Any], time_field: str | None, needs_key: bool
     ) -> tuple[list[KafkaRecord], list[str], list[Any], list[int]]:
         raws: list[KafkaRecord] = []
