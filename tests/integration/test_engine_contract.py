@@ -1,0 +1,89 @@
+"""What the engine takes for granted of Faust's and aiokafka's private parts, by name.
+
+These fail when a pinned version changes: read what is different, adapt `streamapp/engine`, and renew the digest.
+"""
+
+import hashlib
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+import aiokafka
+import pytest
+from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
+from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
+from faust.app.base import App
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
+from faust.transport.conductor import Conductor
+from faust.transport.consumer import Consumer
+from faust.transport.drivers import aiokafka as driver
+from faust.web.drivers.aiohttp import Web
+
+#: methods that the engine replaces, wraps, or relies on step by step, with a digest of their source
+SOURCES = [
+    (Consumer, "_drain_messages", "44a2500309e83c63"),
+    (Consumer, "_new_offset", "1d2c7ea89a7ad4f1"),
+    (Consumer, "_filter_tps_with_pending_acks", "f6f9239774234e7e"),
+    (Consumer, "on_partitions_revoked", "d04b7ae72c6fc206"),
+    (Consumer, "_commit_offsets", "1a69799041188441"),
+    (Consumer, "ack", "5fcf41cf45153475"),
+    (Consumer, "perform_seek", "0e8c130ff4b0afd8"),
+    (Consumer, "verify_event_path", "aead7dc3d8dc43fa"),
+    (driver.Consumer, "_to_message", "7c24f6511b2fcef7"),
+    (driver.AIOKafkaConsumerThread, "_create_worker_consumer", "c2701bfc3e6f6cad"),
+    (driver.AIOKafkaConsumerThread, "_fetch_records", "39a2c6c79fc1455a"),
+    (driver.AIOKafkaConsumerThread, "_commit", "932852ce7a23f658"),
+    (TableManager, "on_start", "365dd25fbc0e0684"),
+    (TableManager, "_update_channels", "88e3941facc934d6"),
+    (Recovery, "_resume_streams", "d986a6710c1aca98"),
+    (PartitionRecords, "_consumer_record", "e668541600b047ab"),
+    (PartitionRecords, "_unpack_records", "b803e6d46480732c"),
+    (Fetcher, "fetched_records", "be4348896b9b66af"),
+    (App, "_on_partitions_revoked", "d5c895bbe57dc73a"),
+    (App, "_on_partitions_assigned", "de932b7927db85b3"),
+]
+
+#: attributes that are read or set on instances: where they are first assigned
+ATTRIBUTES = [
+    (Consumer.__init__, "_acked_index"),
+    (Consumer.__init__, "_acked"),
+    (Consumer.__init__, "_read_offset"),
+    (Consumer.__init__, "_committed_offset"),
+    (Conductor.__init__, "_tp_index"),
+    (aiokafka.AIOKafkaConsumer.__init__, "_fetch_max_wait_ms"),
+    (aiokafka.AIOKafkaConsumer.__init__, "_key_deserializer"),
+    (aiokafka.AIOKafkaConsumer.__init__, "_subscription"),
+    (PartitionRecords.__init__, "_key_deserializer"),
+    (TopicPartitionState.__init__, "highwater"),
+    (TopicPartitionState.__init__, "timestamp"),
+    (Web.__init__, "_runner"),
+]
+
+
+def test_versions_are_those_that_were_read() -> None:
+    assert version("faust-streaming") == "0.15.3", "read what is different, then this module"
+
+
+@pytest.mark.parametrize(("owner", "name", "digest"), SOURCES, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_private_method_is_the_one_that_was_read(owner: type, name: str, digest: str) -> None:
+    method = getattr(owner, name, None)
+    assert method is not None, f"{owner.__name__}.{name} is gone; streamapp/engine relies on it"
+    found = hashlib.sha256(inspect.getsource(_original(method)).encode()).hexdigest()[:16]
+    assert found == digest, f"{owner.__name__}.{name} has changed; check what streamapp/engine makes of it"
+
+
+@pytest.mark.parametrize(("method", "name"), ATTRIBUTES, ids=lambda value: getattr(value, "__qualname__", str(value)))
+def test_private_attribute_is_still_set_up(method: Any, name: str) -> None:
+    assert f"self.{name}" in inspect.getsource(method), f"{method.__qualname__} no longer sets {name}"
+
+
+def test_subscription_tells_the_assignment_by_partition() -> None:
+    assert isinstance(inspect.getattr_static(SubscriptionState, "subscription"), property)
+
+
+def _original(method: Any) -> Any:
+    """The library's own function, where the engine has put its own in front of it."""
+    from streamapp.engine import transport
+
+    return transport._build_consumer_record if method is transport._consumer_record else method
