@@ -107,7 +107,7 @@ class Sum(_OfField):
         into[0] += other[0]
 
     def _columns(self, source: int) -> list[pl.Expr]:
-        return [pl.col(self.field).cast(pl.Float64).sum()]
+        return [(pl.col(self.field) * 1.0).sum()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`sum`."""
@@ -143,7 +143,7 @@ class Mean(_OfField):
 
     def _columns(self, source: int) -> list[pl.Expr]:
         value = pl.col(self.field)
-        return [value.cast(pl.Float64).sum(), value.count()]
+        return [(value * 1.0).sum(), value.count()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`mean`."""

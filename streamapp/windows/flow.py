@@ -50,7 +50,7 @@ class Vwap(Aggregate):
         into[1] += other[1]
 
     def _columns(self, source: int) -> list[pl.Expr]:
-        price, size = pl.col(self.price).cast(pl.Float64), pl.col(self.size).cast(pl.Float64)
+        price, size = pl.col(self.price) * 1.0, pl.col(self.size) * 1.0
         return [(price * size).sum(), size.sum()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
@@ -112,7 +112,7 @@ class Rate(Aggregate):
         into[0] += other[0]
 
     def _columns(self, source: int) -> list[pl.Expr]:
-        return [pl.len() if self.field is None else pl.col(self.field).cast(pl.Float64).sum()]
+        return [pl.len() if self.field is None else (pl.col(self.field) * 1.0).sum()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`rate`."""

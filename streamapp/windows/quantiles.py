@@ -125,7 +125,7 @@ class Quantiles(Aggregate):
         del keys[:excess]
 
     def _columns(self, source: int) -> list[pl.Expr]:
-        value = pl.col(self.field).cast(pl.Float64)
+        value = pl.col(self.field) * 1.0
         multiplier = 1 / math.log1p(2 * self.accuracy / (1 - self.accuracy)) * math.log(2)
 
         def runs(magnitude: pl.Expr) -> list[pl.Expr]:

@@ -1,38 +1,177 @@
-"""What the two lanes leave in a window, whichever of them took a record."""
+"""The record lane and the column lane come to the same, whatever the batch."""
 
-from datetime import timedelta
+import math
+import random
+from typing import Any
 
-from streamapp.records.codec import codec_for
-from streamapp.records.models import Trade
-from streamapp.state.batch import Batch
-from streamapp.state.definition import Source, TableDefinition
+import pytest
+
+from streamapp.state import partition
+from streamapp.state.batch import Applied, Batch
 from streamapp.state.partition import COLUMN_LANE_MIN_RECORDS, PartitionState
 from streamapp.state.store import MemoryStore
+from streamapp.tables.market import MarketLatest, TradeStats
+from streamapp.windows.aggregate import Aggregate
+from streamapp.windows.basic import Count, Max, Min, Sum
 from streamapp.windows.candle import Candle
-from streamapp.windows.definitions import hopping
+from streamapp.windows.definitions import Hopping, Tumbling
+from streamapp.windows.distinct import DistinctCount
+from streamapp.windows.edges import First, Last
+from streamapp.windows.named import Named
+from streamapp.windows.quantiles import Quantiles
+from tests.fakes.crashes import Event, batch, definition
 
-KEY = "generated:BTC-USD"
+WINDOWS = [
+    Tumbling(10, 0, 100_000),
+    Tumbling(50, 30, 100_000),
+    Hopping(60, 20, 10, 100_000),
+    Hopping(50, 15, 0, 100_000),
+    None,
+]
+AGGREGATES: list[Aggregate] = [
+    Candle(),
+    TradeStats(),
+    Named({"n": Count(), "with_side": Count("side"), "sum": Sum("size"), "low": Min("price"), "high": Max("price")}),
+    Named({"first": First("price"), "last": Last("price"), "q": Quantiles("price"), "d": DistinctCount("side")}),
+]
 
 
-def batch(times: list[int]) -> Batch:
-    records = [
-        Trade(venue="v", symbol="s", price=1.0, size=1.0, trade_id="1", event_time=time, ingest_time=time)
-        for time in times
+def events(seed: int, count: int, *, disorder: int, speed: float = 1.0) -> list[Event]:
+    """Times that advance and wander back; many ties in time and in sequence."""
+    chance = random.Random(seed)
+    return [
+        Event(
+            chance.choice("abcde"),
+            max(0, int(index * speed) - chance.randrange(disorder + 1)),
+            chance.randrange(1, 1_000) / 7,
+            chance.randrange(0, 1_000) / 11,
+            chance.choice(["buy", "sell", None]),
+            chance.choice([-1, 1, 2, 3]),
+        )
+        for index in range(count)
     ]
-    offsets = list(range(len(times)))
-    return Batch(0, 0, offsets[-1], offsets, [KEY] * len(times), records, times, [-1] * len(times))
 
 
-def test_record_that_is_late_for_one_window_leaves_the_highest_offset_in_the_others() -> None:
-    window = hopping(timedelta(seconds=60), timedelta(seconds=30), retention=timedelta(hours=1))
-    definition = TableDefinition("t", [Source("trades", codec_for(Trade))], Candle(), window)
-    state = PartitionState(definition, 0, MemoryStore())
-    # when stream time is 70 s, the window 0-60 s is closed and 30-90 s is open
-    times = [70_000] * COLUMN_LANE_MIN_RECORDS
-    times[3] = 50_000
-    state.apply(batch(times))
+def run(
+    aggregate: Aggregate, window: Any, batches: list[Batch], *, columns: bool, monkeypatch: pytest.MonkeyPatch
+) -> tuple[PartitionState, list[Applied]]:
+    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_RECORDS", COLUMN_LANE_MIN_RECORDS if columns else 1 << 60)
+    state = PartitionState(definition(window, aggregate), 0, MemoryStore())
+    return state, [state.apply(one) for one in batches]
 
-    stored = dict(state.windows(KEY, 0, 1 << 40))
-    assert stored[30_000].state[0] == len(times), "the late record counts where its window is open"
-    assert stored[30_000].offsets == [len(times) - 1], "a lower one would count records again after a crash"
-    assert [late.missed for late in state.late] == [(0,)]
+
+def assert_alike(left: Any, right: Any) -> None:
+    if isinstance(left, float) and isinstance(right, float):
+        assert math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9)
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for name in left:
+            assert_alike(left[name], right[name])
+    else:
+        assert left == right
+
+
+def assert_same_state(one: PartitionState, other: PartitionState) -> None:
+    assert one.cache.keys() == other.cache.keys()
+    for key, windows in one.cache.items():
+        assert windows.keys() == other.cache[key].keys()
+        for start, entry in windows.items():
+            twin = other.cache[key][start]
+            assert (entry.offsets, entry.newest) == (twin.offsets, twin.newest)
+            span = (start, start + 1)
+            assert_alike(one.aggregate.result(entry.state, span), other.aggregate.result(twin.state, span))
+    assert one.stream_times == other.stream_times
+    assert one.applied == other.applied
+    assert one.late == other.late
+    assert one.open == other.open
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=repr)
+@pytest.mark.parametrize("aggregate", AGGREGATES, ids=lambda aggregate: aggregate.kind)
+@pytest.mark.parametrize("disorder", [0, 15, 120])
+def test_both_lanes_come_to_the_same(aggregate: Aggregate, window: Any, disorder: int, monkeypatch: pytest.MonkeyPatch):
+    stream = events(disorder, 700, disorder=disorder, speed=0.4)
+    batches = [batch(stream[first : first + 350], first=first) for first in (0, 350)]
+    fast, fast_outcomes = run(aggregate, window, batches, columns=True, monkeypatch=monkeypatch)
+    slow, slow_outcomes = run(aggregate, window, batches, columns=False, monkeypatch=monkeypatch)
+    assert fast_outcomes == slow_outcomes
+    assert_same_state(fast, slow)
+
+
+def test_both_lanes_agree_on_two_sources_of_one_value(monkeypatch: pytest.MonkeyPatch):
+    found = []
+    for columns in (True, False):
+        monkeypatch.setattr(partition, "COLUMN_LANE_MIN_RECORDS", 2 if columns else 1 << 60)
+        state = PartitionState(definition(None, MarketLatest(), 2), 0, MemoryStore(), origins=2)
+        for origin in (0, 1, 0):
+            first = state.applied[origin] + 1
+            state.apply(batch(events(origin, 300, disorder=20), first=first, origin=origin))
+        found.append(state)
+    assert_same_state(*found)
+
+
+def test_tables_that_share_a_batch_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch):
+    windows = [Tumbling(10, 50, 100_000), Tumbling(50, 50, 100_000), Hopping(60, 20, 50, 100_000), None]
+    for aggregate in AGGREGATES:
+        for order in (windows, windows[::-1]):
+            stream = events(3, 400, disorder=40)
+            shared = batch(stream)
+            for window in order:
+                mine, _ = run(aggregate, window, [shared], columns=True, monkeypatch=monkeypatch)
+                mine.apply(batch(events(4, 300, disorder=40), first=400))  # must not write into what others share
+                alone, _ = run(aggregate, window, [batch(stream)], columns=False, monkeypatch=monkeypatch)
+                alone.apply(batch(events(4, 300, disorder=40), first=400))
+                assert_same_state(mine, alone)
+
+
+def test_a_record_late_for_one_hopping_window_does_not_set_another_back(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_RECORDS", 3)
+    state = PartitionState(definition(Hopping(20, 10, 0, 100_000), Candle()), 0, MemoryStore())
+    # offset 1 is late for the window at 0 and counts in the one at 10, where offset 2 counts too
+    state.apply(batch([Event("a", 20), Event("a", 12), Event("a", 21)]))
+    assert state.cache["a"][10].offsets == [2]
+    assert [(late.offset, late.missed) for late in state.late] == [(1, (0,))]
+
+
+def test_numbers_that_a_column_cannot_hold_take_the_record_lane(monkeypatch: pytest.MonkeyPatch):
+    huge = [Event("a", 5, size=2.0, sequence=-1)] * 300
+    one = batch(huge)
+    one.sequences = [1 << 70] * 300
+    state, [outcome] = run(Sum("size"), Tumbling(10), [one], columns=True, monkeypatch=monkeypatch)
+    assert outcome.merged == 300
+    assert state.cache["a"][0].state == [600.0]
+
+
+def test_whole_numbers_do_not_wrap_around_in_columns(monkeypatch: pytest.MonkeyPatch):
+    nano: list[Any] = [Event("a", 5, 6_500_000_000_000, 100_000_000, "buy")] * 300
+    state, _ = run(Candle(), Tumbling(10), [batch(nano)], columns=True, monkeypatch=monkeypatch)
+    result = Candle().result(state.cache["a"][0].state, (0, 10))
+    assert result["vwap"] == pytest.approx(6.5e12)
+    stats, _ = run(TradeStats(), Tumbling(10), [batch(nano)], columns=True, monkeypatch=monkeypatch)
+    assert TradeStats().result(stats.cache["a"][0].state, (0, 10))["vwap"] == pytest.approx(6.5e12)
+
+
+def test_text_where_a_number_is_meant_fails_the_same_in_both_lanes(monkeypatch: pytest.MonkeyPatch):
+    wrong: list[Any] = [Event("a", 5, "5", 1.0)] * 300
+    for columns in (True, False):
+        state, [outcome] = run(Candle(), Tumbling(10), [batch(wrong)], columns=columns, monkeypatch=monkeypatch)
+        assert len(outcome.failed) == 300
+        assert not state.cache
+    for columns in (True, False):
+        state, [outcome] = run(Sum("price"), Tumbling(10), [batch(wrong)], columns=columns, monkeypatch=monkeypatch)
+        assert len(outcome.failed) == 300
+
+
+def test_records_without_the_attribute_become_failures_and_not_a_crash(monkeypatch: pytest.MonkeyPatch):
+    one = batch([Event("a", 5)] * 300)
+    one.records = [{"price": 1.0}] * 300
+    _, [outcome] = run(Candle(), Tumbling(10), [one], columns=True, monkeypatch=monkeypatch)
+    assert len(outcome.failed) == 300
+
+
+def test_one_value_missing_among_many_is_skipped_in_both_lanes(monkeypatch: pytest.MonkeyPatch):
+    some: list[Any] = [Event("a", 5, None if index == 100 else 1.0) for index in range(300)]
+    found = [run(Candle(), Tumbling(10), [batch(some)], columns=columns, monkeypatch=monkeypatch) for columns in (1, 0)]
+    assert found[0][1] == found[1][1]
+    assert found[0][0].cache["a"][0].state[0] == 299
+    assert_same_state(found[0][0], found[1][0])

@@ -1,0 +1,69 @@
+"""How windows, their keys and checkpoints are written down."""
+
+import pytest
+
+from streamapp.state.entry import (
+    MAX_START,
+    Checkpoint,
+    Entry,
+    data_key,
+    entry_offsets,
+    split_data_key,
+    split_time_key,
+    time_bound,
+    time_key,
+    time_key_of,
+)
+
+KEYS = [
+    "",
+    "a",
+    "b",
+    "coinbase:BTC-USD",
+    "Zürich–東京🚀",
+    "a\x00",
+    "a\x00b",
+    "\x00",
+    "\x00\x00",
+    "a\x00\x00\x00\x01",
+    "\xff",
+]
+STARTS = [0, 1, 255, 256, 1_790_000_040_000, (1 << 53) - 1]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("start", STARTS)
+def test_keys_come_back_as_they_were(key: str, start: int):
+    assert split_data_key(data_key(key, start)) == (key, start)
+    assert split_time_key(time_key(key, start)) == (key, start)
+    assert time_key_of(data_key(key, start)) == time_key(key, start)
+
+
+def test_the_range_of_a_key_holds_its_own_windows_in_order_and_nobody_elses():
+    rows = sorted(data_key(key, start) for key in KEYS for start in STARTS)
+    for key in KEYS:
+        inside = [row for row in rows if data_key(key, 0) <= row < data_key(key, MAX_START)]
+        assert [split_data_key(row) for row in inside] == [(key, start) for start in STARTS]
+
+
+def test_the_index_is_in_order_of_time_whatever_the_keys():
+    rows = sorted(time_key(key, start) for key in KEYS for start in STARTS)
+    assert [split_time_key(row)[1] for row in rows] == sorted(STARTS * len(KEYS))
+    assert time_bound(-5) == time_bound(0) == time_key("", 0)
+    assert all((row >= time_bound(256)) == (split_time_key(row)[1] >= 256) for row in rows)
+
+
+def test_an_entry_comes_back_as_it_was():
+    entry = Entry([5, -1, 1 << 40], 1_790_000_040_000, [1, 2.5, "text", None, b"raw", [1, [2]], {"a": 1}, -1])
+    again = Entry.decode(entry.encode())
+    assert (again.offsets, again.newest, again.state) == (entry.offsets, entry.newest, entry.state)
+    assert entry_offsets(entry.encode()) == entry.offsets
+
+
+def test_a_checkpoint_comes_back_as_it_was():
+    checkpoint = Checkpoint((5, -1), (7, -1), -1, "print", "cluster", ("one", "two"), (3, -1), epoch=2)
+    again = Checkpoint.decode(checkpoint.encode())
+    assert list(again.offsets) == [5, -1]
+    assert list(again.stream_times) == [7, -1]
+    assert (again.closed, again.fingerprint, again.cluster_id) == (-1, "print", "cluster")
+    assert (list(again.topic_ids), list(again.committed), again.epoch) == (["one", "two"], [3, -1], 2)
