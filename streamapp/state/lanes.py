@@ -119,7 +119,8 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
         closed = times - times % pane_ms + (pane_ms + window.grace_ms) <= running
         if closed.any():
             suspects = np.nonzero(closed)[0].tolist()
-    shared = batch.columns.get(("rows", aggregate.fingerprint(), source, first)) if not suspects else None
+    lane_key = ("rows", _same_rows(state, source, expressions), first)
+    shared = batch.columns.get(lane_key) if not suspects else None
     if shared is not None and pane_ms and pane_ms % shared[0] == 0:
         rows = shared[1]  # another table has grouped by slices that lie wholly in or wholly out of our windows, too
     else:
@@ -130,7 +131,7 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
         for _, _, partial, _, _ in rows:
             aggregate.compact(partial)
         if not suspects and pane_ms:
-            batch.columns["rows", aggregate.fingerprint(), source, first] = (pane_ms, rows)
+            batch.columns[lane_key] = (pane_ms, rows)
     state.stream_times[origin] = int(running[-1])
 
     merge, entry_of, touch = aggregate.merge, state.entry, state.touch
@@ -148,6 +149,16 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
         judged = [0] * first + running.tolist()
         merge_records(state, batch, [first + position for position in suspects], outcome, judged)
     return True
+
+
+def _same_rows(state: "PartitionState", source: int, expressions: Sequence[pl.Expr]) -> str:
+    """What two tables must have alike to share their partials: kind of aggregate and expressions, as text."""
+    found = state.lane_keys.get(source)
+    if found is None:
+        kind = type(state.aggregate)
+        found = f"{kind.__module__}.{kind.__qualname__}/{source}: {'; '.join(map(str, expressions))}"
+        state.lane_keys[source] = found
+    return found
 
 
 def _group(

@@ -85,6 +85,7 @@ class PartitionState:
         self.dirty: dict[tuple[str, int], Entry] = {}
         self.dirty_bytes = 0  # a rough figure: entries times their last encoded size
         self.hidden: set[tuple[str, int]] = set()  # covered sessions that the store still holds
+        self.lane_keys: dict[int, str] = {}  # per source, by what partials can be shared with other tables
         self.open: dict[int, set[str]] = {}  # start -> keys of windows that are not closed
         self._cache_max_entries = cache_max_entries
         self._cached = 0
