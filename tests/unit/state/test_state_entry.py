@@ -20,7 +20,7 @@ KEYS = [
     "a",
     "b",
     "coinbase:BTC-USD",
-    "Zürich–東京🚀",
+    "Zürich 東京🚀",
     "a\x00",
     "a\x00b",
     "\x00",
