@@ -1,0 +1,42 @@
+"""A Kafka record as the consumer hands it over, and a producer that can be told to fail."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamapp.errors import ProduceError
+from streamapp.kafka.producer import OutMessage
+
+
+@dataclass
+class Raw:
+    """A record on a source topic."""
+
+    offset: int
+    key: bytes | None = b"a"
+    value: bytes | None = b"{}"
+    timestamp: int = 1_000_000
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def trade(offset: int, time: int = 1_000, key: bytes | None = b"a", **fields: Any) -> Raw:
+    value = {"price": 1.0, "size": 2.0, "event_time": time, **fields}
+    return Raw(offset, key, json.dumps(value).encode())
+
+
+@dataclass
+class FakeProducer:
+    """Acknowledges everything, except from the call (empty ones do not count) that `fail_at` names on."""
+
+    fail_at: int | None = None
+    calls: list[list[OutMessage]] = field(default_factory=list)
+
+    async def send_all(self, messages: Sequence[OutMessage]) -> list[int]:
+        if not messages:
+            return []
+        if self.fail_at is not None and len(self.calls) >= self.fail_at:
+            raise ProduceError("topic", 1, "not acknowledged")
+        first = sum(map(len, self.calls))
+        self.calls.append(list(messages))
+        return [first + index for index in range(len(messages))]

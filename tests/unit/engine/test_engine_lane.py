@@ -1,0 +1,244 @@
+"""The lane sets aside what it cannot use, once each, and hands on the rest in order."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from streamapp.clock import ManualClock
+from streamapp.engine import lane as lane_module
+from streamapp.engine.deadletters import DeadLetters
+from streamapp.engine.lane import Decoded, SourceLane
+from streamapp.errors import RecordError
+from streamapp.metrics import Metrics
+from streamapp.records.codec import codec_for
+from tests.fakes.kafka_records import Raw, trade
+
+
+class Tick(BaseModel):
+    model_config = ConfigDict(strict=True)
+    price: float
+    size: float
+    event_time: int
+    sequence: int | None = None
+
+
+class Loose(BaseModel):
+    event_time: Any
+
+
+class Sink:
+    """Keeps what it is given; refuses the offsets that it is told to."""
+
+    needs_key = True
+
+    def __init__(self, model: type = Tick, time_field: str | None = "event_time", refuse: Sequence[int] = ()) -> None:
+        self.codec = codec_for(model)
+        self.time_field = time_field
+        self.refuse = refuse
+        self.chunks: list[Decoded] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
+        await self.gate.wait()
+        self.chunks.append(decoded)
+        return [
+            (index, RecordError("aggregate_failed", "no"))
+            for index, offset in enumerate(decoded.offsets)
+            if offset in self.refuse
+        ]
+
+    def position(self) -> int | None:
+        return None
+
+    @property
+    def offsets(self) -> list[int]:
+        return [offset for chunk in self.chunks for offset in chunk.offsets]
+
+
+class Bench:
+    def __init__(self, *sinks: Sink, queue: int = 100_000, future_ms: int = 1_000, record_bytes: int = 500) -> None:
+        self.room = asyncio.Event()
+        self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        clock, metrics = ManualClock(1_000_000), Metrics()
+        self.lane = SourceLane(
+            "trades",
+            0,
+            sinks,
+            dead_letters=DeadLetters(metrics, clock, value_max_bytes=1_000),
+            metrics=metrics,
+            clock=clock,
+            max_future_ms=future_ms,
+            max_record_bytes=record_bytes,
+            queue_max_records=queue,
+        )
+        self.lane.start(self.room.set, self.failure.set_result)
+
+    async def until_applied(self, offset: int) -> None:
+        async with asyncio.timeout(20):
+            while self.lane.applied < offset:  # noqa: ASYNC110 - the lane announces nothing else
+                await asyncio.sleep(0)
+
+    def reasons(self) -> dict[int, str]:
+        letters = [orjson.loads(message.value or b"") for message in self.lane.rejected]
+        found = {letter["offset"]: letter["reason"] for letter in letters}
+        assert len(found) == len(letters), "a record has two dead letters"
+        return found
+
+
+BAD = {
+    1: (Raw(1, value=b"{"), "undecodable"),
+    2: (Raw(2, value=b'{"price": "5", "size": 1, "event_time": 1}'), "wrong_schema"),
+    3: (Raw(3, value=None), "null_value"),
+    4: (Raw(4, value=b" " * 501), "oversized"),
+    5: (trade(5, key=None), "missing_key"),
+    6: (trade(6, key=b"\xff\xfe"), "undecodable_key"),
+    7: (trade(7, time=1_001_001), "future_event_time"),
+    8: (trade(8, time=-1), "bad_event_time"),
+    9: (trade(9, sequence=1 << 70), "wrong_schema"),
+    10: (Raw(10, value=b"\xff\xfe{}"), "undecodable"),
+    11: (Raw(11, value=b"[" * 400), "wrong_schema"),
+    12: (Raw(12, value=b"[]"), "wrong_schema"),
+    13: (Raw(13, value=b""), "undecodable"),
+}
+
+
+async def test_each_bad_record_is_set_aside_once_and_the_rest_goes_on():
+    one, two = Sink(), Sink(refuse=[14])
+    bench = Bench(one, two, Sink(Loose))
+    records = [trade(0), *(raw for raw, _ in BAD.values()), trade(14), trade(15, time=1_001_000)]
+    bench.lane.offer(records)
+    await bench.until_applied(15)
+    reasons = bench.reasons()
+    assert reasons == {offset: reason for offset, (_, reason) in BAD.items()} | {14: "aggregate_failed"}
+    assert one.offsets == two.offsets == [0, 14, 15]
+    assert one.chunks[0].end == 15
+    assert not bench.failure.done()
+    await bench.lane.stop()
+
+
+async def test_a_chunk_of_bad_records_only_still_counts_as_applied():
+    sink = Sink()
+    bench = Bench(sink)
+    bench.lane.offer([raw for raw, _ in BAD.values()])
+    await bench.until_applied(13)
+    assert sink.offsets == []
+    assert sink.chunks[0].end == 13
+    await bench.lane.stop()
+
+
+async def test_each_record_is_measured_by_its_own_arrival():
+    # the clock of the broker was set back between the two: the second is in the future by its own arrival
+    sink = Sink()
+    bench = Bench(sink, future_ms=100)
+    early = trade(1, time=1_000_050)
+    early.timestamp = 900_000
+    bench.lane.offer([trade(0, time=1_000_050), early])
+    await bench.until_applied(1)
+    assert bench.reasons() == {1: "future_event_time"}
+    assert sink.offsets == [0]
+    await bench.lane.stop()
+
+
+@pytest.mark.parametrize("form", ["1970-01-01T00:00:01.5Z", 1.5, 1_500])
+async def test_event_times_of_other_forms_become_milliseconds(form: object):
+    sink = Sink(Loose)
+    bench = Bench(sink)
+    bench.lane.offer([Raw(0, value=orjson.dumps({"event_time": form}))])
+    await bench.until_applied(0)
+    assert list(sink.chunks[0].times) == [1_500]
+    await bench.lane.stop()
+
+
+async def test_without_a_time_field_the_arrival_is_the_time():
+    sink = Sink(time_field=None)
+    bench = Bench(sink)
+    bench.lane.offer([trade(0, time=5)])
+    await bench.until_applied(0)
+    assert list(sink.chunks[0].times) == [1_000_000]
+    await bench.lane.stop()
+
+
+async def test_unknown_sequences_are_minus_one():
+    class Free(BaseModel):
+        event_time: int
+        sequence: Any = None
+
+    sink = Sink(Free)
+    bench = Bench(sink)
+    wanted = [5, None, 1 << 63, -(1 << 63), "x", 1.5, True]
+    bench.lane.offer([trade(offset, sequence=value) for offset, value in enumerate(wanted)])
+    await bench.until_applied(len(wanted) - 1)
+    assert list(sink.chunks[0].sequences) == [5, -1, -1, -(1 << 63), -1, -1, -1]
+    await bench.lane.stop()
+
+
+async def test_long_lists_are_worked_off_in_chunks_in_order(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lane_module, "CHUNK_MAX_RECORDS", 4)
+    sink = Sink()
+    bench = Bench(sink)
+    bench.lane.offer([trade(offset) for offset in range(10)])
+    bench.lane.offer([trade(10)])
+    await bench.until_applied(10)
+    assert [len(chunk.offsets) for chunk in sink.chunks] == [4, 4, 2, 1]
+    assert sink.offsets == list(range(11))
+    await bench.lane.stop()
+
+
+async def test_a_full_queue_says_so_and_calls_when_there_is_room(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lane_module, "CHUNK_MAX_RECORDS", 3)
+    sink = Sink()
+    sink.gate.clear()
+    bench = Bench(sink, queue=6)
+    bench.lane.offer([trade(offset) for offset in range(5)])
+    assert not bench.lane.full
+    bench.lane.offer([trade(5)])
+    assert bench.lane.full
+    assert not bench.room.is_set()
+    sink.gate.set()
+    async with asyncio.timeout(20):
+        await bench.room.wait()
+    assert not bench.lane.full
+    await bench.until_applied(5)
+    await bench.lane.stop()
+
+
+async def test_a_tap_that_breaks_is_reported_and_nothing_after_it_is_applied():
+    class Broken(Sink):
+        async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
+            raise MemoryError("broken")
+
+    bench = Bench(Broken())
+    bench.lane.offer([trade(0)])
+    async with asyncio.timeout(20):
+        assert isinstance(await bench.failure, MemoryError)
+    assert bench.lane.applied == -1
+    assert bench.lane.durable == -1
+    await bench.lane.stop()
+
+
+async def test_a_stopped_lane_drops_what_waits():
+    sink = Sink()
+    sink.gate.clear()
+    bench = Bench(sink, queue=2)
+    bench.lane.offer([trade(0), trade(1), trade(2)])
+    assert bench.lane.full
+    await bench.lane.stop()
+    assert not bench.lane.full
+    assert bench.lane.applied == -1
+    assert not bench.failure.done()
+
+
+async def test_taps_of_one_schema_share_a_decoding_and_others_have_their_own():
+    one, two, three = Sink(), Sink(), Sink(Loose)
+    two.codec = one.codec
+    bench = Bench(one, two, three)
+    bench.lane.offer([trade(0)])
+    await bench.until_applied(0)
+    assert one.chunks[0] is two.chunks[0]
+    assert three.chunks[0] is not one.chunks[0]
+    await bench.lane.stop()
