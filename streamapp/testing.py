@@ -165,16 +165,7 @@ class Driver:
         if not any(s.topic == topic for r in self._app.engine.tables.values() for s in r.definition.sources):
             return
         for final in plan.finals:
-            body = {
-                "id": f"{name}:{final.key}:{final.start}",
-                "table": name,
-                "key": final.key,
-                "window_start": final.start,
-                "window_end": final.end,
-                "value": dict(final.value),
-                "event_time": final.end,
-            }
-            self.send(topic, body, key=final.key)
+            self.send(topic, final.record(name), key=final.key)
 
     def restart(self, *, keep_disk: bool = False) -> None:
         """Come back as after a crash: with the local state, or with nothing but the changelogs."""

@@ -19,7 +19,7 @@ stops the worker for good: what the broken checkpoint held is in no later one, s
 import asyncio
 import base64
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -30,7 +30,7 @@ from streamapp.errors import StateError
 from streamapp.kafka.producer import DurableProducer, OutMessage
 from streamapp.metrics import Metrics
 from streamapp.records.codec import plain
-from streamapp.state.batch import FlushPlan, LateRecord
+from streamapp.state.batch import FinalWindow, FlushPlan, LateRecord
 from streamapp.state.entry import CHECKPOINT_KEY
 
 if TYPE_CHECKING:
@@ -157,19 +157,9 @@ class Checkpointer:
             metrics.expired_windows.labels(name).inc(plan.expired)
 
 
-def _final_message(live: LivePartition, final: Any) -> OutMessage:
-    """A closed window; the same id and value however often it is sent."""
-    table = live.table.name
-    body = {
-        "id": f"{table}:{final.key}:{final.start}",
-        "table": table,
-        "key": final.key,
-        "window_start": final.start,
-        "window_end": final.end,
-        "value": final.value,
-        "event_time": final.end,
-    }
-    return OutMessage(live.table.final_topic, final.key.encode(), orjson.dumps(body), live.partition)
+def _final_message(live: LivePartition, final: FinalWindow) -> OutMessage:
+    body = orjson.dumps(final.record(live.table.name))
+    return OutMessage(live.table.final_topic, final.key.encode(), body, live.partition)
 
 
 def _late_message(live: LivePartition, late: LateRecord) -> OutMessage:

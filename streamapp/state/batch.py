@@ -59,6 +59,18 @@ class FinalWindow:
     end: int
     value: Mapping[str, Any]
 
+    def record(self, table: str) -> dict[str, Any]:
+        """The fields of its `FinalRecord`; the same id and value however often it is sent."""
+        return {
+            "id": f"{table}:{self.key}:{self.start}",
+            "table": table,
+            "key": self.key,
+            "window_start": self.start,
+            "window_end": self.end,
+            "value": dict(self.value),
+            "event_time": self.end,
+        }
+
 
 @dataclass(slots=True)
 class FlushPlan:

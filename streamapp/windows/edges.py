@@ -51,19 +51,17 @@ def log_ratio(later: float | None, earlier: float | None) -> float | None:
     return math.log(quotient) if 0 < quotient < math.inf else math.log(later) - math.log(earlier)
 
 
-class First(Aggregate):
-    """The value of an attribute in the first record that has it.
+class _Edge(Aggregate):
+    """What `First` and `Last` share: one attribute, held with the place of the record that it came from.
 
     Args:
         field: the attribute.
     """
 
-    kind = "first"
     slots = 4
-    fields = (OutputField("first", "any", description="value of the first record by event time"),)
 
     def __init__(self, field: str) -> None:
-        self.field = attribute_name("First", "field", field)
+        self.field = attribute_name(type(self).__name__, "field", field)
         read_as(self, field=self.field)
 
     def inputs(self, source: int) -> tuple[str, ...]:
@@ -73,6 +71,25 @@ class First(Aggregate):
     def initial(self) -> State:
         """No value."""
         return list(NO_EDGE)
+
+    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
+        """The value, under the aggregate's kind."""
+        return {self.kind: state[0]}
+
+    def parameters(self) -> Sequence[object]:
+        """The attribute."""
+        return (self.field,)
+
+
+class First(_Edge):
+    """The value of an attribute in the first record that has it.
+
+    Args:
+        field: the attribute.
+    """
+
+    kind = "first"
+    fields = (OutputField("first", "any", description="value of the first record by event time"),)
 
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Take the record's value if it is before the one held."""
@@ -90,16 +107,8 @@ class First(Aggregate):
     def _columns(self, source: int) -> list[pl.Expr]:
         return first_columns(self.field)
 
-    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
-        """`first`."""
-        return {"first": state[0]}
 
-    def parameters(self) -> Sequence[object]:
-        """The attribute."""
-        return (self.field,)
-
-
-class Last(Aggregate):
+class Last(_Edge):
     """The value of an attribute in the last record that has it.
 
     Args:
@@ -107,20 +116,7 @@ class Last(Aggregate):
     """
 
     kind = "last"
-    slots = 4
     fields = (OutputField("last", "any", description="value of the last record by event time"),)
-
-    def __init__(self, field: str) -> None:
-        self.field = attribute_name("Last", "field", field)
-        read_as(self, field=self.field)
-
-    def inputs(self, source: int) -> tuple[str, ...]:
-        """The attribute."""
-        return (self.field,)
-
-    def initial(self) -> State:
-        """No value."""
-        return list(NO_EDGE)
 
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Take the record's value if it is after the one held."""
@@ -137,14 +133,6 @@ class Last(Aggregate):
 
     def _columns(self, source: int) -> list[pl.Expr]:
         return last_columns(self.field)
-
-    def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
-        """`last`."""
-        return {"last": state[0]}
-
-    def parameters(self) -> Sequence[object]:
-        """The attribute."""
-        return (self.field,)
 
 
 class LogReturn(Aggregate):
