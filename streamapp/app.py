@@ -21,6 +21,7 @@ from streamapp.engine.agents import StreamTopic, guarded
 from streamapp.engine.rocks import RocksFactory
 from streamapp.engine.runtime import Engine
 from streamapp.engine.schema import ModelSchema, is_model
+from streamapp.engine.streams import DirectStream
 from streamapp.engine.tables import final_topic
 from streamapp.engine.transport import LaneTransport, StateTableManager
 from streamapp.engine.webserver import WorkerWeb
@@ -127,6 +128,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             "key_serializer": "raw",
             "TableManager": StateTableManager,
             "Topic": StreamTopic,
+            "Stream": DirectStream,
             "logging_config": worker_logging_config(settings.log_format),
             **({"canonical_url": settings.web_advertised_url} if settings.web_advertised_url else {}),
         }

@@ -64,6 +64,9 @@ class Metrics:
         self.queued_records = Gauge(
             "streamapp_queued_records", "records that wait to be applied", ["topic", "partition"], registry=registry
         )
+        self.agent_records = Counter(
+            "streamapp_agent_records", "records handed to agents", ["topic"], registry=registry
+        )
         self.agent_pending = Gauge(
             "streamapp_agent_pending_records",
             "records handed to agents, not yet acknowledged",

@@ -1,7 +1,8 @@
 """What keeps an agent from losing a record: its failure and its cancellation are not acknowledgements.
 
 Faust acknowledges a record in a `finally`, so one whose agent raised, or was cancelled half-way, would be gone. Here the
-first becomes a dead letter before it counts as done, and the second stays uncommitted and is delivered again.
+first becomes a dead letter before it counts as done, and the second stays uncommitted and is delivered again. A batch of
+`stream.take` goes the same way as a whole.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from faust.exceptions import KeyDecodeError
 from faust.topics import Topic
 
+from streamapp.engine.feeder import AgentMessage
 from streamapp.errors import RecordError
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def guarded(app: "StreamApp", function: AgentFunction) -> AgentFunction:
                 async for value in function(*args, **kwargs):
                     yield value
             except asyncio.CancelledError:
-                _give_back(app, stream)
+                _give_back(stream)
                 raise
             except Exception as problem:
                 await _bury(app, stream, problem)
@@ -46,7 +48,7 @@ def guarded(app: "StreamApp", function: AgentFunction) -> AgentFunction:
         try:
             await function(*args, **kwargs)
         except asyncio.CancelledError:
-            _give_back(app, stream)
+            _give_back(stream)
             raise
         except Exception as problem:
             await _bury(app, stream, problem)
@@ -55,24 +57,25 @@ def guarded(app: "StreamApp", function: AgentFunction) -> AgentFunction:
     return running
 
 
-def _give_back(app: "StreamApp", stream: Any) -> None:
-    event = getattr(stream, "current_event", None)
-    message = getattr(event, "message", None)
-    if message is not None and message.tp is not None:
-        app.consumer.refuse(message.tp, message.offset)
+def _give_back(stream: Any) -> None:
+    for event in stream.get_active_stream().in_hand:
+        if isinstance(event.message, AgentMessage):  # what a channel in memory carries cannot be delivered again
+            event.message.refuse()
 
 
 async def _bury(app: "StreamApp", stream: Any, problem: Exception) -> None:
-    event = getattr(stream, "current_event", None)
-    message = getattr(event, "message", None)
-    if message is None:
-        return
+    # after `group_by` it is the last stream of the chain that the agent reads
+    active = stream.get_active_stream()
+    reason = RecordError("agent_failed", repr(problem)[:500])
     try:
-        await bury_message(app, message, RecordError("agent_failed", repr(problem)[:500]))
+        for event in active.in_hand:
+            if isinstance(event.message, AgentMessage):
+                await bury_message(app, event.message, reason)
     except Exception as unsent:
-        # without its dead letter the record must come again, and Faust is about to acknowledge it
-        _give_back(app, stream)
+        # without its dead letter the record must come again
+        _give_back(stream)
         app.fail(unsent)
+    active.settle()
 
 
 async def bury_message(app: "StreamApp", message: Any, problem: RecordError) -> None:

@@ -25,6 +25,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streamapp.engine.acks import AckTracker
+from streamapp.engine.feeder import AgentFeeder
 
 if TYPE_CHECKING:
     from streamapp.app import StreamApp
@@ -34,8 +35,6 @@ FETCH_WAIT_MS = 250
 #: how long the loop waits for records while some partitions are held, so that these are looked at again
 _HELD_POLL_S = 0.05
 _POLL_S = 0.5
-#: records per partition that wait for agents before fetching stops
-_FEEDER_MAX_RECORDS = 4_096
 
 
 def _raw_records(key: bytes | None) -> bytes | None:
@@ -210,19 +209,10 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
             feeder = self._feeders.get(tp)
             if feeder is None:
                 tracker = self._acks[tp] = AckTracker()
-                # streams append here what their agents are done with; compiled ones do so without calling `ack`
-                self._acked[tp] = AckedOffsets(tracker)
-                gauge = self.app.metrics.agent_pending.labels(tp.topic)
-                feeder = self._feeders[tp] = AgentFeeder(self, tp, tracker, gauge)
+                feeder = self._feeders[tp] = AgentFeeder(self, tp, tracker)
             feeder.offer(batch)
 
     # --- acknowledging ---------------------------------------------------------------------------------------------
-
-    def refuse(self, tp: TP, offset: int) -> None:
-        """A record was given up half-way (its agent was cancelled): it stays uncommitted, whatever acknowledges it."""
-        tracker = self._acks.get(tp)
-        if tracker is not None:
-            tracker.refuse(offset)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
         places = {TP(*place) for place in self.app.engine.lanes} | set(self._acks)
@@ -237,8 +227,6 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         tracker = self._acks.get(tp)
         if tracker is not None:
             positions.append(tracker.position())
-            # the stock index would grow for ever: nothing else empties it
-            self._acked_index[tp].clear()
         if not positions or any(position is None for position in positions):
             return None
         position = min(position for position in positions if position is not None)
@@ -271,64 +259,6 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """The stock watchdog knows only streams; lag and queue metrics tell what is slow here."""
-
-
-class AckedOffsets(list[int]):
-    """Stands in for Faust's list of acknowledged offsets of a partition: passes them on and keeps none."""
-
-    def __init__(self, tracker: AckTracker) -> None:
-        super().__init__()
-        self._tracker = tracker
-
-    def append(self, offset: int) -> None:
-        """Every agent has finished with this record."""
-        self._tracker.done(offset)
-
-
-class AgentFeeder:
-    """Hands the records of one partition to the agents, in order, and waits where they are slow."""
-
-    def __init__(self, consumer: LaneConsumer, tp: TP, tracker: AckTracker, pending: Any) -> None:
-        self._consumer = consumer
-        self._tp = tp
-        self._tracker = tracker
-        self._pending = pending
-        self._queue: asyncio.Queue[Any] = asyncio.Queue()
-        self._task = asyncio.create_task(self._run(), name=f"feed-{tp.topic}-{tp.partition}")
-
-    @property
-    def full(self) -> bool:
-        """Whether fetching this partition has to stop."""
-        return self._queue.qsize() + self._tracker.pending >= _FEEDER_MAX_RECORDS
-
-    def offer(self, records: Sequence[Any]) -> None:
-        """Queue a fetched list."""
-        for record in records:
-            self._queue.put_nowait(record)
-
-    async def _run(self) -> None:
-        consumer = self._consumer
-        while True:
-            record = await self._queue.get()
-            # tables may have wanted older records than the group: agents do not see those again
-            committed = consumer.committed_position(self._tp.topic, self._tp.partition)
-            if committed is not None and record.offset < committed:
-                continue
-            self._tracker.handed_out(record.offset)
-            message = consumer._to_message(self._tp, record)
-            try:
-                await consumer.callback(message)
-            except asyncio.CancelledError:
-                raise
-            except Exception as problem:
-                consumer.app.fail(problem)
-                return
-            self._pending.set(self._queue.qsize() + self._tracker.pending)
-
-    async def stop(self) -> None:
-        """Stop; what waits was not acknowledged and will be fetched again."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
 
 
 class LaneTransport(driver.Transport):  # type: ignore[misc]

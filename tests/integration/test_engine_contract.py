@@ -3,6 +3,7 @@
 These fail when a pinned version changes: read what is different, adapt `streamapp/engine`, and renew the digest.
 """
 
+import asyncio
 import hashlib
 import inspect
 from importlib.metadata import version
@@ -13,12 +14,16 @@ import pytest
 from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
 from faust.app.base import App
+from faust.serializers.schemas import Schema
+from faust.streams import Stream
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
-from faust.transport.conductor import Conductor
+from faust.transport.conductor import Conductor, ConductorCompiler
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
+from faust.types.tuples import Message
 from faust.web.drivers.aiohttp import Web
+from mode.utils.queues import ThrowableQueue
 
 #: methods that the engine replaces, wraps, or relies on step by step, with a digest of their source
 SOURCES = [
@@ -27,7 +32,6 @@ SOURCES = [
     (Consumer, "_filter_tps_with_pending_acks", "f6f9239774234e7e"),
     (Consumer, "on_partitions_revoked", "d04b7ae72c6fc206"),
     (Consumer, "_commit_offsets", "1a69799041188441"),
-    (Consumer, "ack", "5fcf41cf45153475"),
     (Consumer, "perform_seek", "0e8c130ff4b0afd8"),
     (Consumer, "verify_event_path", "aead7dc3d8dc43fa"),
     (driver.Consumer, "_to_message", "7c24f6511b2fcef7"),
@@ -44,17 +48,35 @@ SOURCES = [
     (PartitionRecords, "_consumer_record", "e668541600b047ab"),
     (PartitionRecords, "_unpack_records", "b803e6d46480732c"),
     (Fetcher, "fetched_records", "be4348896b9b66af"),
+    (Stream, "_py_aiter", "3a48ee257a65435b"),
+    (Stream, "_c_aiter", "fa44582a5882e9df"),
+    (Stream, "_set_current_event", "b9a41294b605ac08"),
+    (Stream, "take", "49a950b16eafeb84"),
+    (Stream, "noack_take", "f2cc2dbfc162d200"),
+    (Schema, "compile", "d46eec5ce3195b2c"),
+    (Message, "__init__", "afe1f75975597bc3"),
+    (Message, "ack", "4751b72c4ed84153"),
+    (ConductorCompiler, "build", "837cf521368c1ee4"),
+    (ThrowableQueue, "get", "57490d393d4147ff"),
+    (ThrowableQueue, "clear", "d18f09e451acf62e"),
     (App, "_on_partitions_revoked", "d5c895bbe57dc73a"),
     (App, "_on_partitions_assigned", "de932b7927db85b3"),
 ]
 
 #: attributes that are read or set on instances: where they are first assigned
 ATTRIBUTES = [
-    (Consumer.__init__, "_acked_index"),
-    (Consumer.__init__, "_acked"),
     (Consumer.__init__, "_read_offset"),
     (Consumer.__init__, "_committed_offset"),
     (Conductor.__init__, "_tp_index"),
+    (Stream.__init__, "_active_agens"),
+    (Stream.__init__, "_processors"),
+    (Stream.__init__, "_on_stream_event_in"),
+    (Stream.__init__, "_on_stream_event_out"),
+    (Stream.__init__, "_on_message_in"),
+    (Stream.__init__, "_on_message_out"),
+    (ThrowableQueue.__init__, "_putters"),
+    (ThrowableQueue.__init__, "_errors"),
+    (asyncio.Queue._init, "_queue"),
     (aiokafka.AIOKafkaConsumer.__init__, "_fetch_max_wait_ms"),
     (aiokafka.AIOKafkaConsumer.__init__, "_key_deserializer"),
     (aiokafka.AIOKafkaConsumer.__init__, "_subscription"),
