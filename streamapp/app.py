@@ -18,8 +18,10 @@ from pydantic import ValidationError
 
 from streamapp.clock import Clock, SystemClock
 from streamapp.engine.agents import StreamTopic, guarded
+from streamapp.engine.assignor import StickyAssignor
+from streamapp.engine.membership import instance_id
 from streamapp.engine.rocks import RocksFactory
-from streamapp.engine.runtime import Engine
+from streamapp.engine.runtime import REBALANCE_TIMEOUT_MS, Engine
 from streamapp.engine.schema import ModelSchema, is_model
 from streamapp.engine.streams import DirectStream
 from streamapp.engine.tables import final_topic
@@ -98,6 +100,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self.engine = Engine(id, self.settings, self.metrics, on_failure=self.fail, clock=self.clock)
         self.feed_health = FeedHealth(self.settings, metrics=self.metrics, clock=self.clock)
         self.queries = QueryService(self.engine, self.feed_health, self._owners, self._fetch_state)
+        self.instance_id = ""  # who this worker is in its group, once it has a directory
         self._attached = False
         self._lock_file: Any = None
         self._failing: asyncio.Future[None] | None = None
@@ -119,6 +122,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             "topic_disable_leader": True,
             "consumer_auto_offset_reset": "earliest",
             "consumer_max_fetch_size": 4 << 20,
+            "broker_rebalance_timeout": REBALANCE_TIMEOUT_MS / 1000,
             "broker_max_poll_records": settings.poll_max_records,
             "broker_commit_interval": 1.0,
             "stream_wait_empty": False,
@@ -127,6 +131,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             "producer_acks": -1,
             "key_serializer": "raw",
             "TableManager": StateTableManager,
+            "PartitionAssignor": StickyAssignor,
             "Topic": StreamTopic,
             "Stream": DirectStream,
             "logging_config": worker_logging_config(settings.log_format),
@@ -283,6 +288,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
         check_bind(self.settings.model_copy(update={"web_host": self.conf.web_bind}))
         directory = self.settings.data_dir / self.id_ / f"worker-{self.conf.web_port}"
         self._lock(directory)
+        told = [str(self.conf.canonical_url), *sorted(self.engine.input_topics | set(self._agent_topics()))]
+        self.instance_id = self.settings.group_instance_id or instance_id(directory, told)
         await super().on_start()
         await self.engine.start(RocksFactory(directory / "tables"), partitions=self._agent_topics())
         await self.feed_health.start()

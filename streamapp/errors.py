@@ -134,6 +134,13 @@ class SourceChangedError(StateError):
     """The source topic or the group's position is not the one that the stored state was built from."""
 
 
+class FencedError(StateError):
+    """Another worker has taken this one's place in the consumer group, or its partitions; it must not write any more."""
+
+    def __init__(self, message: str, table: str = "*", partition: int | None = None) -> None:
+        super().__init__(table, partition, message)
+
+
 # --- reads ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,3 +249,9 @@ class OwnerUnreachableError(QueryError):
     """The worker that owns the key did not answer in time."""
 
     code, status = "owner_unreachable", 503
+
+
+class LeaseExpiredError(QueryError):
+    """This worker does not know any more whether it owns the partition."""
+
+    code, status = "lease_expired", 503

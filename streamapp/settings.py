@@ -71,6 +71,14 @@ class Settings(BaseSettings):
         15_000, gt=0, description="how long a starting process waits for Kafka to be there"
     )
     kafka_session_timeout_ms: int = Field(10_000, gt=0, description="a silent group member is declared dead after this")
+    group_instance_id: str = Field(
+        "", description="the worker's lasting identity in its consumer group; empty: drawn once, kept in `data_dir`"
+    )
+    lease_margin_ms: int = Field(
+        1_000,
+        gt=0,
+        description="without a heartbeat a worker stops to read and write this long before the session ends",
+    )
     kafka_queue_max_records: int = Field(100_000, gt=0, description="records a producer holds unacknowledged at most")
     kafka_queue_max_bytes: int = Field(
         128 << 20, ge=1 << 20, description="bytes a producer holds unacknowledged at most"
@@ -81,6 +89,8 @@ class Settings(BaseSettings):
         1, gt=0, description="of topics that streamapp creates; 3 where there are 3 brokers"
     )
     partitions: int = Field(4, gt=0, description="of topics that streamapp creates")
+
+    standby_replicas: int = Field(0, ge=0, description="workers that keep a copy of a partition beside its owner")
 
     # state
     data_dir: Path = Field(Path(".streamapp"), description="all local state; losing it loses nothing")

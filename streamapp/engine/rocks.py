@@ -5,6 +5,8 @@ one: after a crash of the process nothing is missing, after a crash of the machi
 batch each, and the changelog brings them back.
 """
 
+import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +53,15 @@ class RocksFactory:
     def remove(self, table: str, partition: int) -> None:
         """Delete a closed store."""
         shutil.rmtree(self.path(table, partition), ignore_errors=True)
+
+    def written(self, table: str) -> dict[int, int]:
+        """The partitions of a table that there are files of, each with when they were last changed, in ms."""
+        found: dict[int, int] = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.directory / table) as folders:
+            for folder in folders:
+                if folder.name.isdecimal():
+                    found[int(folder.name)] = folder.stat().st_mtime_ns // 1_000_000
+        return found
 
     def _options(self) -> Options:
         options = Options(raw_mode=True)

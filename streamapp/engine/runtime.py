@@ -16,6 +16,7 @@ from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.identity import SourceBounds, check_checkpoint, check_store
 from streamapp.engine.lane import SourceLane, Tap
+from streamapp.engine.lease import Lease
 from streamapp.engine.preparation import prepare_topics
 from streamapp.engine.restore import RestoreRequest, restore, starts_over
 from streamapp.engine.rocks import RocksFactory
@@ -32,6 +33,8 @@ from streamapp.state.store import StateStore
 
 log = logging.getLogger(__name__)
 
+#: how long the broker waits for the members of a group to join again; the app's setting for Faust
+REBALANCE_TIMEOUT_MS = 60_000
 _OPEN_TRIES = 20
 _OPEN_PAUSE_S = 0.25
 TopicPartition = tuple[str, int]
@@ -80,6 +83,12 @@ class Engine:
         self.lanes: dict[TopicPartition, SourceLane] = {}
         self.cluster_id = ""
         self.admin = KafkaAdmin(settings, self.clock)
+        self.lease = Lease(
+            self.clock,
+            session_ms=settings.kafka_session_timeout_ms,
+            rebalance_ms=REBALANCE_TIMEOUT_MS,
+            margin_ms=settings.lease_margin_ms,
+        )
         self.producer = DurableProducer(settings, client_id=f"{app_id}-engine", linger_ms=1.0)
         self.dead_letters = DeadLetters(metrics, self.clock, value_max_bytes=settings.max_record_bytes)
         self.on_restored: Callable[[LivePartition], None] | None = None
@@ -445,6 +454,17 @@ class Engine:
     def settled(self) -> bool:
         """Whether an assignment has come and every lane that it brought is open."""
         return self._generation > 0 and self._restoring is not None and self._restoring.done()
+
+    def held_on_disk(self) -> dict[str, list[list[int]]]:
+        """Topic -> [partition, ms of the last write] of all state on this disk; called from the consumer's thread."""
+        held: dict[str, dict[int, int]] = {}
+        for table in self.tables.values():
+            written = self._stores.written(table.name) if self._stores is not None else {}
+            for partition, written_ms in written.items():
+                for topic in table.input_topics:
+                    known = held.setdefault(topic, {})
+                    known[partition] = max(written_ms, known.get(partition, 0))
+        return {topic: [list(pair) for pair in sorted(known.items())] for topic, known in held.items()}
 
     def unrestored(self) -> Sequence[str]:
         """`table-partition` of everything that is assigned and not restored."""

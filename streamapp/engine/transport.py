@@ -26,6 +26,8 @@ from faust.types import TP, ConsumerMessage
 
 from streamapp.engine.acks import AckTracker
 from streamapp.engine.feeder import AgentFeeder
+from streamapp.engine.membership import MemberCoordinator
+from streamapp.errors import FencedError
 
 if TYPE_CHECKING:
     from streamapp.app import StreamApp
@@ -66,7 +68,21 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         # Faust fixes fetch_max_wait_ms at 1500; the fetcher reads this attribute when the consumer starts
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._key_deserializer = _raw_records
+        # Faust reads its own setting when the app is made, before there is a directory that could remember an identity
+        consumer._group_instance_id = self.consumer.app.instance_id or None
         return consumer
+
+    async def on_start(self) -> None:
+        """Start, and watch over the membership."""
+        await super().on_start()
+        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        if isinstance(coordinator, MemberCoordinator):
+            app = self.consumer.app
+
+            def fenced(problem: FencedError) -> None:
+                app.loop.call_soon_threadsafe(app.fail, problem)
+
+            coordinator.watch(app.engine.lease, app.clock, fenced)
 
 
 class LaneConsumer(driver.Consumer):  # type: ignore[misc]

@@ -12,8 +12,11 @@ from typing import Any
 import aiokafka
 import pytest
 from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
+from aiokafka.protocol.commit import OffsetCommitRequest
 from faust.app.base import App
+from faust.assignor.partition_assignor import PartitionAssignor
 from faust.serializers.schemas import Schema
 from faust.streams import Stream
 from faust.tables.manager import TableManager
@@ -61,6 +64,22 @@ SOURCES = [
     (ThrowableQueue, "clear", "d18f09e451acf62e"),
     (App, "_on_partitions_revoked", "d5c895bbe57dc73a"),
     (App, "_on_partitions_assigned", "de932b7927db85b3"),
+    (GroupCoordinator, "_send_req", "fa4b12e914ce9fcf"),
+    (GroupCoordinator, "_maybe_leave_group", "016cd88a16e6c4b5"),
+    (GroupCoordinator, "reset_generation", "537aa37c531b4de9"),
+    (GroupCoordinator, "_on_join_complete", "0b0b3d204b408f3c"),
+    (GroupCoordinator, "request_rejoin", "f70a261c91c38cb5"),
+    (GroupCoordinator, "_do_heartbeat", "dc1d6632aaa68e96"),
+    (GroupCoordinator, "_do_commit_offsets", "c3a3ea5613f39cac"),
+    (CoordinatorGroupRebalance, "perform_group_join", "ff2c2109b2e9868d"),
+    (CoordinatorGroupRebalance, "_send_sync_group_request", "7429ca078ddf9bb7"),
+    (PartitionAssignor, "_perform_assignment", "1e0bf2c5c8f42574"),
+    (PartitionAssignor, "on_assignment", "72f34bf053d696b5"),
+    (PartitionAssignor, "metadata", "6d7f0ebcd61e8b4d"),
+    (PartitionAssignor, "_update_member_urls", "42c1ee6897e19a2f"),
+    (PartitionAssignor, "_compress", "de873849928dbd83"),
+    (PartitionAssignor, "_decompress", "d65b7310c43aebd7"),
+    (driver.AIOKafkaConsumerThread, "on_start", "38b4e8bd1e10723a"),
 ]
 
 #: attributes that are read or set on instances: where they are first assigned
@@ -84,6 +103,18 @@ ATTRIBUTES = [
     (TopicPartitionState.__init__, "highwater"),
     (TopicPartitionState.__init__, "timestamp"),
     (Web.__init__, "_runner"),
+    (aiokafka.AIOKafkaConsumer.__init__, "_group_instance_id"),
+    (aiokafka.AIOKafkaConsumer.__init__, "_coordinator"),
+    (GroupCoordinator.__init__, "_group_instance_id"),
+    (GroupCoordinator.__init__, "_assignors"),
+    (GroupCoordinator.__init__, "generation"),
+    (GroupCoordinator.__init__, "member_id"),
+    (OffsetCommitRequest.__init__, "_topics"),
+    (PartitionAssignor.__init__, "_assignment"),
+    (PartitionAssignor.__init__, "_topic_groups"),
+    (PartitionAssignor.__init__, "_active_tps"),
+    (PartitionAssignor.__init__, "_standby_tps"),
+    (PartitionAssignor.__init__, "_member_urls"),
 ]
 
 
@@ -102,6 +133,15 @@ def test_private_method_is_the_one_that_was_read(owner: type, name: str, digest:
 @pytest.mark.parametrize(("method", "name"), ATTRIBUTES, ids=lambda value: getattr(value, "__qualname__", str(value)))
 def test_private_attribute_is_still_set_up(method: Any, name: str) -> None:
     assert f"self.{name}" in inspect.getsource(method), f"{method.__qualname__} no longer sets {name}"
+
+
+def test_coordinator_of_a_consumer_is_the_class_that_its_module_names() -> None:
+    from aiokafka.consumer import consumer
+
+    from streamapp.engine.membership import MemberCoordinator
+
+    assert consumer.GroupCoordinator is MemberCoordinator
+    assert "self._coordinator = GroupCoordinator(" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
 
 
 def test_subscription_tells_the_assignment_by_partition() -> None:

@@ -1,0 +1,73 @@
+"""How long this worker may believe that its partitions are its own.
+
+The broker takes a member's partitions away when it has heard nothing of it for the session time-out. A worker that was
+stopped, cut off or starved cannot hear of that, but it knows when it last asked and was answered: from then on it has the
+session time-out, less a margin, in which nobody else can own what it owns.
+"""
+
+import threading
+
+from streamapp.clock import Clock
+from streamapp.errors import LeaseExpiredError
+
+
+class Lease:
+    """Written by the consumer's thread, read by everybody. Before `attach` it never ends (tests, drivers without a group).
+
+    Args:
+        clock: its monotonic time counts.
+        session_ms: the session time-out that the broker applies.
+        rebalance_ms: how long the broker waits for members to join again once a rebalance has begun.
+        margin_ms: how much earlier this worker stops to trust either of them.
+    """
+
+    def __init__(self, clock: Clock, *, session_ms: int, rebalance_ms: int, margin_ms: int) -> None:
+        self._clock = clock
+        self._session_ms = session_ms
+        self._rebalance_ms = rebalance_ms
+        self._margin_ms = min(margin_ms, session_ms // 2)
+        self._lock = threading.Lock()
+        self._attached = False
+        self._until_ms = 0
+        self._stable_ms = 0  # when the last request was sent whose answer told of no rebalance
+        self.lost = 0  # how often the group has forgotten this member
+
+    def attach(self) -> None:
+        """From now on the lease has to be renewed."""
+        self._attached = True
+
+    def renew(self, sent_ms: int, *, rebalancing: bool = False) -> None:
+        """The broker has answered, as to a member, a request that was sent then.
+
+        The time of sending counts: the broker's own clock began at its arrival, which is later.
+        """
+        with self._lock:
+            if not rebalancing:
+                self._stable_ms = max(self._stable_ms, sent_ms)
+            until = min(sent_ms + self._session_ms, self._stable_ms + self._rebalance_ms) - self._margin_ms
+            self._until_ms = max(self._until_ms, until) if not rebalancing else until
+
+    def lapse(self) -> None:
+        """The group does not know this member any more."""
+        with self._lock:
+            if self._until_ms:
+                self.lost += 1
+            self._until_ms = self._stable_ms = 0
+
+    @property
+    def valid(self) -> bool:
+        """Whether nobody else can own what was assigned to this worker."""
+        return not self._attached or self._clock.monotonic_ms() < self._until_ms
+
+    def check(self) -> None:
+        """Pass, or refuse.
+
+        Raises:
+            LeaseExpiredError: another worker may own these partitions by now.
+        """
+        if not self.valid:
+            raise LeaseExpiredError(
+                "this worker has not heard from its consumer group for too long, so another one may own the partition by "
+                "now; ask again in a moment",
+                retry_after_s=1,
+            )

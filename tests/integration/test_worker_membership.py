@@ -1,0 +1,78 @@
+"""Who is in the group: a worker that comes back at once, one that leaves, two that claim to be the same."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.processes import Topics, Worker, started, until
+from tests.fakes.user_apps import MINUTE, START, UserApp, trade
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+KEYS = [f"S{number}" for number in range(12)]
+#: far beyond what anything here takes, so that whatever had to wait for it fails
+LONG_SESSION = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "45000"}
+#: less than the session, with room for a loaded machine
+SOON_S = 30.0
+
+
+@pytest.fixture
+def app(kafka: str, tmp_path: Path) -> UserApp:
+    return UserApp(Topics(kafka), tmp_path)
+
+
+def assigned(worker: Worker, topic: str) -> list[int]:
+    document = worker.try_get("/v1/status")
+    return document["worker"]["assigned"].get(topic, []) if document else []
+
+
+def seconds_until_ready(worker: Worker) -> float:
+    begin = time.monotonic()
+    worker.start().until_ready()
+    return time.monotonic() - begin
+
+
+def test_killed_worker_is_back_before_its_session_ends(app: UserApp) -> None:
+    with app.worker(env=LONG_SESSION) as worker:
+        worker.until_ready()
+        app.send(*(trade(key, START + minute * MINUTE) for minute in range(3) for key in KEYS))
+        app.drained(worker)
+        worker.kill()
+        assert seconds_until_ready(worker) < SOON_S
+        app.send(*(trade(key, START + 3 * MINUTE) for key in KEYS))
+        app.drained(worker)
+        for key in KEYS:
+            assert [item["value"]["count"] for item in worker.windows("candles", f"x:{key}")] == [1] * 4
+
+
+def test_stopped_worker_leaves_and_the_other_takes_over_at_once(app: UserApp) -> None:
+    first, second = app.worker("first", env=LONG_SESSION), app.worker("second", env=LONG_SESSION)
+    with started(first, second):
+        first.until_ready()
+        partitions = list(range(app.topics.partitions(app.trades)))
+        until("both to have a share", lambda: assigned(first, app.trades) and assigned(second, app.trades))
+        begin = time.monotonic()
+        assert second.terminate() == 0
+        until("the first to have all", lambda: assigned(first, app.trades) == partitions, SOON_S, first.log[-2_000:])
+        first.until_ready()
+        assert time.monotonic() - begin < SOON_S
+        assert app.topics.members(app.id) == 1
+        assert first.terminate() == 0
+        assert app.topics.members(app.id) == 0
+
+
+def test_second_worker_of_one_identity_takes_it_and_the_first_stops(app: UserApp) -> None:
+    env = {**LONG_SESSION, "STREAMAPP_GROUP_INSTANCE_ID": f"{app.id}-same"}
+    first, second = app.worker("first", env=env), app.worker("second", env=env)
+    with started(first):
+        first.until_ready()
+        # under one identity the second is taken for the first come back, at another place
+        with started(second):
+            assert first.wait(SOON_S) != 0
+            assert "another worker has joined the group" in first.log
+            second.until_ready()
+            app.send(*(trade(key) for key in KEYS))
+            app.drained(second)
+            assert app.topics.members(app.id) == 1
+            assert second.log.count("Joined group") <= 2, "it keeps its place"
