@@ -1,33 +1,34 @@
 """Restoring: the changelog is read into the store, from where the store stands to the end.
 
-One client reads all partitions that one assignment brought, in a thread of its own, so that readers of other partitions
-are served meanwhile. The store is written as the changelog was, in batches that each hold their own position, so a crash
+One thread with a loop of its own reads all partitions that one assignment brought, so that readers of other partitions
+are served meanwhile. It parses what came while the next answer of the broker is under way and the last chunk is written
+by a further thread: RocksDB works without Python's lock. Each chunk is one atomic write with its own position, so a crash
 in the middle goes on from there.
 """
 
 import asyncio
+import concurrent.futures
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from streamapp.clock import Clock
+from streamapp.engine.changelog import ChangelogReader, Chunk
 from streamapp.errors import StateError
 from streamapp.kafka.config import confluent_config
 from streamapp.settings import Settings
-from streamapp.state.entry import CHECKPOINT_KEY, entry_offsets, time_key_of
-from streamapp.state.store import CHANGELOG_OFFSET_KEY, HORIZON_KEY, StateStore, WriteSet
+from streamapp.state.replay import REBUILD_KEY, Replay
+from streamapp.state.store import CHANGELOG_OFFSET_KEY, StateStore
 
 log = logging.getLogger(__name__)
 
-REBUILD_KEY = b"r"
-_CONSUME_MAX_RECORDS = 10_000
-_CONSUME_WAIT_S = 0.05
-_encode_offsets = msgspec.msgpack.Encoder().encode
-_decode_offsets = msgspec.msgpack.Decoder(list[int]).decode
+#: how often it is looked whether a partition is still wanted while nothing comes
+_LOOK_S = 0.25
+#: chunks that wait to be written, or are being written; what they hold is in memory
+_WRITES_MAX = 2
 
 
 @dataclass
@@ -76,10 +77,13 @@ async def restore(
         is_wanted: False ends a request early, where the partition has been taken away meanwhile.
 
     Raises:
-        StateError: no progress within `restore_timeout_ms`, or the store cannot be written.
+        StateError: no progress within `restore_timeout_ms`, the store cannot be written, or it is ahead of its changelog.
+        KafkaError: the changelog cannot be read.
     """
     loop = asyncio.get_running_loop()
     behind: list[RestoreRequest] = []
+    for request in requests:
+        _check_not_ahead(request)
     for request in requests:
         if request.position >= request.end:
             on_restored(request)
@@ -113,6 +117,19 @@ def starts_over(settings: Settings, place: tuple[str, int], begin: int, end: int
         consumer.close()
 
 
+def _check_not_ahead(request: RestoreRequest) -> None:
+    """What the disk has seen must be in the changelog: else the next owner would restore less than was answered here."""
+    if request.position > request.end:
+        raise StateError(
+            request.table,
+            request.partition,
+            f"table {request.table}, partition {request.partition}: the local state has seen its changelog up to offset "
+            f"{request.position}, but {request.topic}-{request.partition} ends at {request.end}: Kafka has lost its last "
+            "records (an unclean election, or a broker's disk). To go on from what Kafka has, delete this partition's "
+            "folder below STREAMAPP_DATA_DIR and start the worker again: what is missing is counted again from the source",
+        )
+
+
 def _client(settings: Settings) -> dict[str, Any]:
     return {
         **confluent_config(settings),
@@ -130,87 +147,97 @@ def _read(
     on_restored: Callable[[RestoreRequest], None],
     is_wanted: Callable[[RestoreRequest], bool],
 ) -> None:
-    waiting = {(request.topic, request.partition): request for request in requests}
-    consumer = Consumer(
-        {
-            **_client(settings),
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 10,
-            "fetch.max.bytes": 64 << 20,
-            "max.partition.fetch.bytes": 8 << 20,
-            "queued.min.messages": 200_000,
-            "queued.max.messages.kbytes": 128 << 10,
-        },
-        logger=log,
-    )
-    try:
-        consumer.assign([TopicPartition(r.topic, r.partition, max(r.position, r.begin)) for r in requests])
-        last_progress = clock.monotonic_ms()
-        while waiting:
-            messages = consumer.consume(_CONSUME_MAX_RECORDS, _CONSUME_WAIT_S)
-            grouped: dict[tuple[str, int], list[Any]] = {}
-            ended: set[tuple[str, int]] = set()
-            for message in messages:
-                place = (message.topic(), message.partition())
-                problem = message.error()
-                if problem is None:
-                    grouped.setdefault(place, []).append(message)
-                elif problem.code() == KafkaError._PARTITION_EOF:
-                    ended.add(place)
-                elif not problem.retriable():
-                    raise KafkaException(problem)
-            for place, batch in grouped.items():
-                if place in waiting:
-                    _write(waiting[place], batch)
-                    last_progress = clock.monotonic_ms()
-            for place, request in list(waiting.items()):
-                if not is_wanted(request):
-                    del waiting[place]
-                elif place in ended or request.position >= request.end:
-                    del waiting[place]
-                    on_restored(request)
-            if clock.monotonic_ms() - last_progress > settings.restore_timeout_ms:
-                names = ", ".join(f"{request.table}-{request.partition}" for request in waiting.values())
-                raise StateError(
-                    next(iter(waiting.values())).table,
-                    None,
-                    f"restoring {names}: nothing came from the changelog for {settings.restore_timeout_ms} ms; check the "
-                    "brokers, or raise STREAMAPP_RESTORE_TIMEOUT_MS",
-                )
-    finally:
-        consumer.close()
+    """Bring all these partitions up to date; blocks."""
+    asyncio.run(_Restoring(requests, settings, clock, on_restored, is_wanted).run())
 
 
-def _write(request: RestoreRequest, messages: Sequence[Any]) -> None:
-    """Write records of one changelog partition to its store, as one atomic batch with their position."""
-    store = request.store
-    raw_horizon = store.get(HORIZON_KEY)
-    horizon = _decode_offsets(raw_horizon) if raw_horizon is not None else []
-    newest: dict[bytes, bytes | None] = {}
-    for message in messages:
-        key = message.key()
-        if key is not None and key != REBUILD_KEY:
-            newest[key] = message.value()
-    changes = WriteSet()
-    for key, value in newest.items():
-        if key == CHECKPOINT_KEY:
-            if value is not None:
-                changes.puts.append((key, value))
-            continue
-        if value is None:
-            changes.deletes.append(key)
-            if request.windowed:
-                changes.deletes.append(time_key_of(key))
-            continue
-        changes.puts.append((key, value))
-        if request.windowed:
-            changes.puts.append((time_key_of(key), b""))
-        offsets = entry_offsets(value)
-        if len(horizon) != len(offsets):
-            horizon = [-1] * len(offsets)
-        horizon = [max(pair) for pair in zip(horizon, offsets, strict=True)]
-    if horizon:
-        changes.puts.append((HORIZON_KEY, _encode_offsets(horizon)))
-    changes.puts.append((CHANGELOG_OFFSET_KEY, str(messages[-1].offset()).encode()))
-    store.write(changes)
-    request.records += len(messages)
+class _Restoring:
+    """One run over partitions that are behind."""
+
+    def __init__(
+        self,
+        requests: Sequence[RestoreRequest],
+        settings: Settings,
+        clock: Clock,
+        on_restored: Callable[[RestoreRequest], None],
+        is_wanted: Callable[[RestoreRequest], bool],
+    ) -> None:
+        self._waiting = {(request.topic, request.partition): request for request in requests}
+        self._replays = {
+            place: Replay(request.store, windowed=request.windowed, begin=request.begin)
+            for place, request in self._waiting.items()
+        }
+        self._writes: dict[tuple[str, int], asyncio.Future[None]] = {}
+        self._settings = settings
+        self._clock = clock
+        self._on_restored = on_restored
+        self._is_wanted = is_wanted
+
+    async def run(self) -> None:
+        """Until every partition is up to date, or is not wanted any more."""
+        positions = {place: max(replay.position, self._waiting[place].begin) for place, replay in self._replays.items()}
+        last_progress = self._clock.monotonic_ms()
+        with concurrent.futures.ThreadPoolExecutor(_WRITES_MAX, "restore-write") as writers:
+            async with ChangelogReader(self._settings, positions) as reader:
+                try:
+                    while self._waiting:
+                        for chunk in await reader.next(_LOOK_S):
+                            if await self._take(chunk, writers):
+                                last_progress = self._clock.monotonic_ms()
+                        for place in self._ended():
+                            reader.drop(place)
+                        self._check_progress(last_progress)
+                finally:
+                    await asyncio.gather(*self._writes.values(), return_exceptions=True)
+
+    async def _take(self, chunk: Chunk, writers: concurrent.futures.Executor) -> bool:
+        """Have a chunk written; True where it brought the partition further."""
+        request = self._waiting.get(chunk.place)
+        if request is None:
+            return False
+        replay = self._replays[chunk.place]
+        if chunk.nothing_here and chunk.high_watermark >= request.end:
+            replay.position = max(replay.position, request.end)  # compaction has emptied the rest
+            return True
+        if chunk.end <= replay.position:
+            return False
+        changes = replay.take(chunk.records(), chunk.end)
+        request.records = replay.records
+        await self._written(chunk.place)
+        while sum(not write.done() for write in self._writes.values()) >= _WRITES_MAX:
+            await asyncio.wait(self._writes.values(), return_when=asyncio.FIRST_COMPLETED)
+        loop = asyncio.get_running_loop()
+        self._writes[chunk.place] = loop.run_in_executor(writers, request.store.write, changes)
+        if replay.position >= request.end:
+            await self._written(chunk.place)
+        return True
+
+    async def _written(self, place: tuple[str, int]) -> None:
+        """Wait for the partition's last write; chunks of one partition are written in their order."""
+        write = self._writes.pop(place, None)
+        if write is not None:
+            await write
+
+    def _ended(self) -> list[tuple[str, int]]:
+        """Take out, and report, what is up to date; take out what is not wanted."""
+        ended: list[tuple[str, int]] = []
+        for place, request in list(self._waiting.items()):
+            if not self._is_wanted(request):
+                ended.append(place)
+            elif self._replays[place].position >= request.end:
+                ended.append(place)
+                self._on_restored(request)
+        for place in ended:
+            del self._waiting[place]
+        return ended
+
+    def _check_progress(self, last_progress: int) -> None:
+        timeout_ms = self._settings.restore_timeout_ms
+        if self._waiting and self._clock.monotonic_ms() - last_progress > timeout_ms:
+            names = ", ".join(f"{request.table}-{request.partition}" for request in self._waiting.values())
+            raise StateError(
+                next(iter(self._waiting.values())).table,
+                None,
+                f"restoring {names}: nothing came from the changelog for {timeout_ms} ms; check the brokers, or raise "
+                "STREAMAPP_RESTORE_TIMEOUT_MS",
+            )

@@ -119,8 +119,11 @@ class RocksStore:
     def write(self, changes: WriteSet) -> None:
         """Apply all changes in one atomic batch."""
         batch = WriteBatch(raw_mode=True)
+        put = batch.put
+        for key, value in changes.bulk.items():
+            put(key, value)
         for key, value in changes.puts:
-            batch.put(key, value)
+            put(key, value)
         for key in changes.deletes:
             batch.delete(key)
         try:

@@ -1,4 +1,4 @@
-"""Client configuration: the same settings, once for librdkafka and once for Faust's aiokafka."""
+"""Client configuration: the same settings, for librdkafka, for aiokafka, and for Faust."""
 
 import ssl
 from typing import Any
@@ -86,6 +86,26 @@ def faust_broker_options(settings: Settings) -> dict[str, Any]:
         from faust.auth import SSLCredentials
 
         options["broker_credentials"] = SSLCredentials(context)
+    return options
+
+
+def aiokafka_options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments for aiokafka's clients: where, how protected, how patient. They hold the password: never log them.
+
+    Raises:
+        ConfigurationError: as `confluent_config`.
+    """
+    _check(settings)
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.broker_list,
+        "security_protocol": _PROTOCOLS[settings.kafka_security],
+        "request_timeout_ms": settings.kafka_request_timeout_ms,
+        "ssl_context": tls_context(settings),
+    }
+    if _uses_sasl(settings):
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_username
+        options["sasl_plain_password"] = _password(settings)
     return options
 
 

@@ -13,7 +13,7 @@ UTF-8 never holds; as starts begin with 00 themselves, no key's range then reach
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -56,11 +56,23 @@ class Entry:
 
 _decode_entry = msgspec.msgpack.Decoder(tuple[list[int], int, list[object]]).decode
 _decode_offsets = msgspec.msgpack.Decoder(tuple[list[int], msgspec.Raw, msgspec.Raw]).decode
+#: from this byte on MessagePack writes small negative numbers, which would compare as the greatest
+_NEGATIVE = 0xE0
 
 
-def entry_offsets(raw: bytes) -> list[int]:
-    """Only the offsets of an encoded entry; cheaper than decoding it."""
-    return _decode_offsets(raw)[0]
+def highest_offsets(values: Collection[bytes]) -> list[int]:
+    """Per origin, the highest offset of all these encoded entries; at least one is given.
+
+    With one origin nothing but the greatest is decoded: an entry begins with its offset, written in as few bytes as it
+    needs behind a byte that grows with their number, so that bytes compare as the offsets do.
+    """
+    greatest = max(values)
+    highest = _decode_offsets(greatest)[0]
+    if len(highest) == 1 and greatest[2] < _NEGATIVE:
+        return highest
+    for raw in values:
+        highest = list(map(max, highest, _decode_offsets(raw)[0]))
+    return highest
 
 
 def data_key(key: str, start: int) -> bytes:

@@ -13,10 +13,17 @@ IDENTITY_KEY = b"m:identity"
 
 @dataclass(slots=True)
 class WriteSet:
-    """Puts and deletes that become visible all at once, or not at all."""
+    """Puts and deletes that become visible all at once, or not at all; deletes come last.
+
+    Attributes:
+        puts: pairs, in the order in which they are written.
+        deletes: keys.
+        bulk: further puts, of other keys than `puts`; no pair is built for each, so large sets burden no collector.
+    """
 
     puts: list[tuple[bytes, bytes]] = field(default_factory=list)
     deletes: list[bytes] = field(default_factory=list)
+    bulk: dict[bytes, bytes] = field(default_factory=dict)
 
 
 class StateStore(Protocol):
@@ -60,6 +67,7 @@ class MemoryStore:
 
     def write(self, changes: WriteSet) -> None:
         """Apply all changes."""
+        self._items.update(changes.bulk)
         self._items.update(changes.puts)
         for key in changes.deletes:
             self._items.pop(key, None)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from streamapp.engine.restore import RestoreRequest, _write
 from streamapp.records.codec import RawCodec
 from streamapp.state.batch import Applied, Batch, FlushPlan
 from streamapp.state.definition import Source, TableDefinition, Window
 from streamapp.state.entry import CHECKPOINT_KEY, Entry, split_data_key
 from streamapp.state.partition import PartitionState
+from streamapp.state.replay import Replay
 from streamapp.state.store import MemoryStore
 from streamapp.windows.aggregate import Aggregate
 
@@ -62,13 +62,17 @@ class Message(NamedTuple):
     at: int
     raw_key: bytes
     raw_value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
+    @property
     def key(self) -> bytes:
         return self.raw_key
 
+    @property
     def value(self) -> bytes | None:
         return self.raw_value
 
+    @property
     def offset(self) -> int:
         return self.at
 
@@ -81,10 +85,11 @@ def compacted(changelog: Iterable[Message]) -> list[Message]:
 
 def replayed(changelog: Sequence[Message], store: MemoryStore, *, windowed: bool, chunk: int = 3) -> MemoryStore:
     """The store after the worker's own restoring, `chunk` records at a time."""
-    request = RestoreRequest("table", 0, "changelog", store, 0, len(changelog), windowed)
-    missing = [message for message in changelog if message.at >= request.position]
+    replay = Replay(store, windowed=windowed)
+    missing = [message for message in changelog if message.at >= replay.position]
     for begin in range(0, len(missing), chunk):
-        _write(request, missing[begin : begin + chunk])
+        part = missing[begin : begin + chunk]
+        store.write(replay.take(part, part[-1].at + 1))
     return store
 
 

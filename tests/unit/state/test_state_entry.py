@@ -1,13 +1,15 @@
 """How windows, their keys and checkpoints are written down."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamapp.state.entry import (
     MAX_START,
     Checkpoint,
     Entry,
     data_key,
-    entry_offsets,
+    highest_offsets,
     split_data_key,
     split_time_key,
     time_bound,
@@ -57,7 +59,7 @@ def test_an_entry_comes_back_as_it_was():
     entry = Entry([5, -1, 1 << 40], 1_790_000_040_000, [1, 2.5, "text", None, b"raw", [1, [2]], {"a": 1}, -1])
     again = Entry.decode(entry.encode())
     assert (again.offsets, again.newest, again.state) == (entry.offsets, entry.newest, entry.state)
-    assert entry_offsets(entry.encode()) == entry.offsets
+    assert highest_offsets([entry.encode()]) == entry.offsets
 
 
 def test_a_checkpoint_comes_back_as_it_was():
@@ -67,3 +69,14 @@ def test_a_checkpoint_comes_back_as_it_was():
     assert list(again.stream_times) == [7, -1]
     assert (again.closed, again.fingerprint, again.cluster_id) == (-1, "print", "cluster")
     assert (list(again.topic_ids), list(again.committed), again.epoch) == (["one", "two"], [3, -1], 2)
+
+
+@given(st.lists(st.lists(st.integers(-1, 1 << 60), min_size=2, max_size=2), min_size=1, max_size=8))
+def test_the_highest_offsets_are_those_of_each_origin_on_its_own(offsets: list[list[int]]):
+    values = [Entry(pair, 1 << 60, ["x"]).encode() for pair in offsets]
+    assert highest_offsets(values) == [max(column) for column in zip(*offsets, strict=True)]
+
+
+@given(st.lists(st.integers(-1, 1 << 60) | st.integers(-1, 70_000), min_size=1, max_size=8), st.integers(0, 1 << 41))
+def test_the_highest_offset_of_one_origin_is_found_by_comparing_bytes(offsets: list[int], newest: int):
+    assert highest_offsets([Entry([offset], newest, []).encode() for offset in offsets]) == [max(offsets)]
