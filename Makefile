@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --pytho
 TEST_TIMEOUT_S := 2100
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench lock clean
+.PHONY: help demo test lint format docs bench faults lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ docs: $(VENV)/.installed-dev ## write docs/reference.md again from the code
 
 bench: $(VENV)/.installed-dev ## measure; pass options with ARGS=
 	$(BIN)/python -m benchmarks $(ARGS)
+
+faults: $(VENV)/.installed-dev ## break everything, seed after seed, until Ctrl-C; pass options with ARGS=
+	$(BIN)/python -m tests.faults $(ARGS)
 
 lock: $(VENV)/.installed-dev ## compile requirements/*.txt again; UPGRADE=--upgrade takes newer versions
 	$(LOCK) $(UPGRADE) --extra local --extra dev -o requirements/dev.txt
