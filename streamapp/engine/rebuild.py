@@ -4,13 +4,13 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from streamapp.engine.restore import REBUILD_KEY
 from streamapp.engine.tables import changelog_topic
 from streamapp.errors import ConfigurationError, StateError
 from streamapp.kafka.admin import KafkaAdmin, TopicDescription
 from streamapp.kafka.producer import DurableProducer, OutMessage
 from streamapp.kafka.topics import TopicSpec
 from streamapp.settings import Settings
+from streamapp.state.replay import REBUILD_KEY
 
 _SUFFIX = "-changelog"
 _KEPT_CONFIG = ("max.message.bytes", "min.compaction.lag.ms", "segment.ms")
