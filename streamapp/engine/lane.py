@@ -1,62 +1,40 @@
-"""The batch lane: whole lists of records of one source partition, decoded once, merged into every table on it.
+"""The batch lane: whole batches of one source partition, decoded once, merged into every table on it.
 
-One chunk at a time per partition, in order of offset, short enough that the event loop stays free for readers. What
-cannot be decoded becomes a dead letter and the lane goes on.
+One chunk at a time per partition, in order of offset. A chunk is what waits, up to a bound: a few records where the worker
+keeps up, so that they are seen at once, and many where it is behind, so that each costs little. Large chunks are decoded
+by columns in a thread, the event loop stays free for readers meanwhile; small ones, and what no column can hold, record by
+record. What cannot be decoded becomes a dead letter and the lane goes on.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from streamapp.clock import Clock
+from streamapp.columns.library import Mode
+from streamapp.engine.columnar import ColumnGroup, column_group
 from streamapp.engine.deadletters import DeadLetters, KafkaRecord
+from streamapp.engine.judging import Judge
+from streamapp.engine.tap import Decoded, Tap
 from streamapp.errors import RecordError
+from streamapp.kafka.record_batch import RecordBatch
 from streamapp.metrics import Metrics
 from streamapp.records.codec import Codec
-from streamapp.state.definition import event_time_ms
+from streamapp.state.partition import COLUMN_LANE_MIN_RECORDS
 
 if TYPE_CHECKING:
     from streamapp.kafka.producer import OutMessage
 
-#: records that are decoded at once; between two tables the event loop gets a turn, after a few milliseconds of work
+#: records that are decoded at once one by one; between two tables the event loop gets a turn, after some milliseconds
 CHUNK_MAX_RECORDS = 8_192
+#: records of the batches that are decoded at once by columns; a batch is never cut
+COLUMN_CHUNK_MAX_RECORDS = 32_768
 
 _YIELD_MIN_RECORDS = 512
 _SEQUENCE_BOUND = 1 << 63  # beyond it a number can neither be a column nor be written down
 _timestamp = attrgetter("timestamp")
-
-
-@dataclass(slots=True)
-class Decoded:
-    """The readable records of a chunk; all sequences have the same length."""
-
-    raw: Sequence[KafkaRecord]
-    offsets: Sequence[int]
-    keys: Sequence[str]
-    records: Sequence[Any]
-    times: Sequence[int]
-    sequences: Sequence[int]
-    end: int
-    columns: dict[Any, Any] = field(default_factory=dict)
-
-
-class Tap(Protocol):
-    """What a lane feeds: a partition of a table, or the forwarding of a re-keyed table's source."""
-
-    codec: Codec
-    time_field: str | None
-    needs_key: bool
-
-    async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
-        """Take a chunk; when this returns, readers see it. Answers which records, by index, could not be used."""
-        ...
-
-    def position(self) -> int | None:
-        """The offset that this tap wants to read next; None: wherever the group is."""
-        ...
 
 
 class SourceLane:
@@ -69,6 +47,7 @@ class SourceLane:
         max_future_ms: how far event time may run ahead of the record's arrival.
         max_record_bytes: a larger value is rejected undecoded.
         queue_max_records: `full` from this many waiting records on.
+        native: whether batches may be, or have to be, decoded by the native library.
     """
 
     def __init__(
@@ -83,6 +62,7 @@ class SourceLane:
         max_future_ms: int,
         max_record_bytes: int,
         queue_max_records: int,
+        native: Mode = "auto",
     ) -> None:
         self.topic, self.partition, self.taps = topic, partition, taps
         self.rejected: list[OutMessage] = []
@@ -93,14 +73,17 @@ class SourceLane:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._clock = clock
+        self._judge_one = Judge(max_future_ms=max_future_ms, max_record_bytes=max_record_bytes)
         self._max_future_ms = max_future_ms
         self._max_record_bytes = max_record_bytes
         self._queue_max_records = queue_max_records
-        self._queue: deque[Sequence[KafkaRecord]] = deque()
+        self._queue: deque[Sequence[KafkaRecord] | RecordBatch] = deque()
         self._queued = 0
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._groups = _group_taps(taps)
+        self._column_groups: list[ColumnGroup] | None = None  # made when the first batch comes
+        self._native = native
         self._on_room: Callable[[], None] | None = None
         self._queued_gauge = metrics.queued_records.labels(topic, str(partition))
         self._batch_size = metrics.batch_records.labels(topic)
@@ -138,6 +121,12 @@ class SourceLane:
         self._queued += len(records)
         self._arrived.set()
 
+    def offer_batches(self, batches: Sequence[RecordBatch]) -> None:
+        """Queue fetched batches, undecoded. Never refuses, as `offer`."""
+        self._queue.extend(batches)
+        self._queued += sum(batch.count for batch in batches)
+        self._arrived.set()
+
     async def _run(self) -> None:
         while True:
             if not self._queue:
@@ -145,20 +134,90 @@ class SourceLane:
                 self._queued_gauge.set(0)
                 await self._arrived.wait()
                 continue
-            records = self._queue.popleft()
-            for begin in range(0, len(records), CHUNK_MAX_RECORDS):
-                chunk = records[begin : begin + CHUNK_MAX_RECORDS]
+            head = self._queue.popleft()
+            if isinstance(head, RecordBatch):
+                batches = [head, *self._following(COLUMN_CHUNK_MAX_RECORDS - head.count)]
+                count = sum(batch.count for batch in batches)
                 with self._batch_time.time():
-                    await self._process(chunk)
-                self._batch_size.observe(len(chunk))
-                was_full = self.full
-                self._queued -= len(chunk)
-                self._queued_gauge.set(self._queued)
-                if was_full and not self.full and self._on_room is not None:
-                    self._on_room()
+                    await self._process_batches(batches, count)
+                self._done_with(count)
+                await asyncio.sleep(0)
+                continue
+            for begin in range(0, len(head), CHUNK_MAX_RECORDS):
+                chunk = head[begin : begin + CHUNK_MAX_RECORDS]
+                with self._batch_time.time():
+                    await self._process(chunk, chunk[-1].offset)
+                self._done_with(len(chunk))
                 await asyncio.sleep(0)
 
-    async def _process(self, chunk: Sequence[KafkaRecord]) -> None:
+    def _following(self, room: int) -> list[RecordBatch]:
+        """The batches that wait next, as many as there is room for their records."""
+        found: list[RecordBatch] = []
+        while self._queue:
+            head = self._queue[0]
+            if not isinstance(head, RecordBatch) or head.count > room:
+                break
+            room -= head.count
+            found.append(head)
+            self._queue.popleft()
+        return found
+
+    def _done_with(self, count: int) -> None:
+        self._batch_size.observe(count)
+        was_full = self.full
+        self._queued -= count
+        self._queued_gauge.set(self._queued)
+        if was_full and not self.full and self._on_room is not None:
+            self._on_room()
+
+    async def _process_batches(self, batches: Sequence[RecordBatch], count: int) -> None:
+        end = batches[-1].next_offset - 1
+        if count >= COLUMN_LANE_MIN_RECORDS:
+            if self._column_groups is None:
+                self._column_groups = self._make_column_groups()
+            if self._column_groups and await self._process_columns(self._column_groups, batches):
+                self._finished(end)
+                return
+        records = [record for batch in batches for record in batch.records()]
+        for begin in range(0, len(records), CHUNK_MAX_RECORDS):
+            chunk = records[begin : begin + CHUNK_MAX_RECORDS]
+            last = begin + CHUNK_MAX_RECORDS >= len(records)
+            await self._process(chunk, end if last else chunk[-1].offset)
+        if not records:
+            self._finished(end)
+
+    def _make_column_groups(self) -> list[ColumnGroup]:
+        """One per group of taps; none where a group cannot be decoded by columns, or would gain nothing."""
+        found: list[ColumnGroup] = []
+        for (codec, time_field, needs_key), taps in self._groups.items():
+            group = column_group(
+                taps, codec, time_field, needs_key=needs_key, judge=self._judge_one, native=self._native
+            )
+            if group is None:
+                return []
+            found.append(group)
+        return found
+
+    async def _process_columns(self, groups: Sequence[ColumnGroup], batches: Sequence[RecordBatch]) -> bool:
+        """Decode all groups before any tap takes a record, so that what cannot be done so can be done anew."""
+        found = await asyncio.to_thread(lambda: [group.decode(batches) for group in groups])
+        done = [decoded for decoded in found if decoded is not None]
+        if len(done) < len(found):
+            return False
+        for group, (decoded, rejected) in zip(groups, done, strict=True):
+            for raw, problem in rejected:
+                self._reject(raw, problem)
+            for tap in group.taps:
+                for index, problem in await tap.accept(decoded):
+                    self._reject(decoded.raw[index], problem)
+                await asyncio.sleep(0)
+        return True
+
+    def _finished(self, end: int) -> None:
+        self.applied = end
+        self.last_activity_ms = self._clock.monotonic_ms()
+
+    async def _process(self, chunk: Sequence[KafkaRecord], end: int) -> None:
         usable, values = chunk, [record.value for record in chunk]
         try:
             fits = max(map(len, values)) <= self._max_record_bytes  # type: ignore[arg-type]
@@ -167,7 +226,6 @@ class SourceLane:
         if not fits:
             usable = [record for record in chunk if self._is_usable(record)]
             values = [record.value for record in usable]
-        end = chunk[-1].offset
         for (codec, time_field, needs_key), taps in self._groups.items():
             decoded = self._judge(usable, codec.decode_all(cast("list[bytes]", values)), time_field, needs_key, end)
             for tap in taps:
@@ -175,17 +233,14 @@ class SourceLane:
                     self._reject(decoded.raw[index], problem)
                 if len(chunk) > _YIELD_MIN_RECORDS:
                     await asyncio.sleep(0)
-        self.applied = end
-        self.last_activity_ms = self._clock.monotonic_ms()
+        self._finished(end)
 
     def _is_usable(self, record: KafkaRecord) -> bool:
         """Whether there is a value to decode; a record without one, or with too large a one, is set aside."""
-        if record.value is None:
-            self._reject(record, RecordError("null_value", "expected a JSON value, got null (a tombstone)"))
-            return False
-        if len(record.value) > self._max_record_bytes:
-            size = f"expected at most {self._max_record_bytes} bytes, got {len(record.value)}"
-            self._reject(record, RecordError("oversized", size))
+        try:
+            self._judge_one.value(record)
+        except RecordError as problem:
+            self._reject(record, problem)
             return False
         return True
 
@@ -228,16 +283,7 @@ class SourceLane:
         times: list[int] = []
         for raw, record in zip(chunk, decoded, strict=True):
             try:
-                if isinstance(record, RecordError):
-                    raise record
-                key = _key_of(raw) if needs_key else ""
-                time = raw.timestamp if time_field is None else event_time_ms(_time_value(record, time_field))
-                if time > raw.timestamp + self._max_future_ms:
-                    raise RecordError(
-                        "future_event_time",
-                        f"expected an event time of at most {self._max_future_ms} ms after the arrival at "
-                        f"{raw.timestamp}, got {time}: it would close every window before it",
-                    )
+                key, time = self._judge_one.place(raw, record, time_field, needs_key)
             except RecordError as problem:
                 self._reject(raw, problem)
                 continue
@@ -273,21 +319,3 @@ def _sequences(records: Sequence[Any]) -> list[int]:
     if _all_integers(values) and (not values or (min(values) >= -_SEQUENCE_BOUND and max(values) < _SEQUENCE_BOUND)):
         return values
     return [value if type(value) is int and -_SEQUENCE_BOUND <= value < _SEQUENCE_BOUND else -1 for value in values]
-
-
-def _time_value(record: Any, name: str) -> object:
-    if isinstance(record, dict):
-        return record.get(name)
-    try:
-        return getattr(record, name)
-    except AttributeError:
-        raise RecordError("bad_event_time", f"expected the field {name!r}, the record has none") from None
-
-
-def _key_of(raw: KafkaRecord) -> str:
-    if raw.key is None:
-        raise RecordError("missing_key", "expected a key, the record has none")
-    try:
-        return raw.key.decode()
-    except UnicodeDecodeError:
-        raise RecordError("undecodable_key", f"expected UTF-8, got {raw.key[:64]!r}") from None

@@ -15,12 +15,13 @@ from streamapp.clock import Clock, SystemClock
 from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.identity import SourceBounds, check_checkpoint, check_store
-from streamapp.engine.lane import SourceLane, Tap
+from streamapp.engine.lane import SourceLane
 from streamapp.engine.lease import Lease
 from streamapp.engine.preparation import prepare_topics
 from streamapp.engine.restore import RestoreRequest, restore, starts_over
 from streamapp.engine.rocks import RocksFactory
 from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable, TableTap
+from streamapp.engine.tap import Tap
 from streamapp.errors import ConfigurationError, SourceChangedError, StateError
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.producer import DurableProducer

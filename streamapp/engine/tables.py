@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from streamapp.engine.lane import Decoded
+from streamapp.engine.tap import Decoded
 from streamapp.errors import RecordError
 from streamapp.kafka.partitioner import partition_for
 from streamapp.kafka.producer import DurableProducer, OutMessage
 from streamapp.metrics import Metrics
 from streamapp.state.batch import Batch
 from streamapp.state.definition import TableDefinition
+from streamapp.state.lanes import prepare_columns
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import StateStore
+from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
     from streamapp.records.codec import Codec
@@ -123,20 +125,35 @@ class TableTap:
         self._applied = metrics.records_applied.labels(live.table.name)
         self._late = metrics.late_records.labels(live.table.name)
 
+    def inputs(self) -> Sequence[str] | None:
+        """What the aggregate reads, where it can be had by columns."""
+        definition = self.live.table.definition
+        aggregate = definition.aggregate
+        if aggregate.ordered or isinstance(definition.window, Session) or aggregate.expressions(self.source) is None:
+            return None
+        return aggregate.inputs(self.source)
+
+    def prepare(self, decoded: Decoded) -> None:
+        """Group the chunk."""
+        state = self.live.state
+        if state is not None:
+            prepare_columns(state, self._batch(decoded))
+
     async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
         """Merge a chunk."""
-        return self._merge(
-            Batch(
-                self.source,
-                self.source,
-                decoded.end,
-                decoded.offsets,
-                decoded.keys,
-                decoded.records,
-                decoded.times,
-                decoded.sequences,
-                decoded.columns,
-            )
+        return self._merge(self._batch(decoded))
+
+    def _batch(self, decoded: Decoded) -> Batch:
+        return Batch(
+            self.source,
+            self.source,
+            decoded.end,
+            decoded.offsets,
+            decoded.keys,
+            decoded.records,
+            decoded.times,
+            decoded.sequences,
+            decoded.columns,
         )
 
     def _merge(self, batch: Batch) -> Sequence[tuple[int, RecordError]]:
@@ -161,6 +178,12 @@ class TableTap:
 
 class RekeyedTap(TableTap):
     """Feeds a re-keyed table from its re-key topic: offsets and their order are those of the origin partitions."""
+
+    def inputs(self) -> None:
+        """Origins are told by headers, which only the records have."""
+
+    def prepare(self, decoded: Decoded) -> None:
+        """Nothing to do ahead."""
 
     async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
         """Merge a chunk, origin by origin; repeats of the forwarding are told by the origin's offset."""
@@ -224,6 +247,12 @@ class ForwardTap:
         self._producer = producer
         self._first = first
 
+    def inputs(self) -> None:
+        """The new key is a function of the record."""
+
+    def prepare(self, decoded: Decoded) -> None:
+        """Nothing to do ahead."""
+
     async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
         """Forward a chunk and wait until all of it is acknowledged."""
         rekey = self._table.definition.rekey
@@ -242,8 +271,15 @@ class ForwardTap:
                 rejects.append((index, RecordError("key_failed", f"table {self._table.name}: {problem!r}"[:500])))
                 continue
             origin = _ORIGIN.pack(self._partition, raw.offset)
+            # its own time goes along: where that is the event time, forwarding it again must not change it
             messages.append(
-                OutMessage(self._table.rekey_topic, raw_key, raw.value, headers=((_ORIGIN_HEADER, origin),))
+                OutMessage(
+                    self._table.rekey_topic,
+                    raw_key,
+                    raw.value,
+                    headers=((_ORIGIN_HEADER, origin),),
+                    timestamp_ms=raw.timestamp,
+                )
             )
         await self._producer.send_all(messages)
         return rejects

@@ -2,7 +2,7 @@
 
 What is different from the stock consumer of faust-streaming 0.15.3, and why:
 
-- whole per-partition lists go to the engine's lanes; the stock path costs four tasks per record;
+- whole batches, undecoded, go to the engine's lanes (`fetching`); the stock path costs four tasks per record;
 - agents get their records from a feeder per partition, so that one stalled agent holds back its partition and no other;
 - positions to commit come from the lanes' durable offsets and from `AckTracker`: the stock arithmetic can commit past a
   record that is not acknowledged;
@@ -19,15 +19,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import aiokafka
-from aiokafka.consumer.fetcher import PartitionRecords
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streamapp.engine.acks import AckTracker
 from streamapp.engine.feeder import AgentFeeder
+from streamapp.engine.fetching import hand_out_batches
 from streamapp.engine.membership import MemberCoordinator
 from streamapp.errors import FencedError
+from streamapp.kafka.record_batch import RecordBatch
 
 if TYPE_CHECKING:
     from streamapp.app import StreamApp
@@ -39,27 +40,6 @@ _HELD_POLL_S = 0.05
 _POLL_S = 0.5
 
 
-def _raw_records(key: bytes | None) -> bytes | None:
-    """Marks a consumer whose records are handed out as they were parsed."""
-    return key
-
-
-_build_consumer_record = PartitionRecords._consumer_record
-
-
-def _consumer_record(self: Any, tp: Any, record: Any) -> Any:
-    """Skip building a `ConsumerRecord` where nobody needs one.
-
-    It is a third of the consumer's time, and the lane only reads offset, key, value, timestamp and headers, which the
-    parsed record has.
-    """
-    return record if self._key_deserializer is _raw_records else _build_consumer_record(self, tp, record)
-
-
-# aiokafka has no setting for it; other consumers in the process go the stock way
-PartitionRecords._consumer_record = _consumer_record
-
-
 class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """The consumer's thread, with a shorter fetch."""
 
@@ -67,7 +47,7 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer = super()._create_worker_consumer(transport)
         # Faust fixes fetch_max_wait_ms at 1500; the fetcher reads this attribute when the consumer starts
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        consumer._key_deserializer = _raw_records
+        hand_out_batches(consumer)
         # Faust reads its own setting when the app is made, before there is a directory that could remember an identity
         consumer._group_instance_id = self.consumer.app.instance_id or None
         return consumer
@@ -185,8 +165,8 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
                     continue
                 records = await self._getmany(active_partitions=active, timeout=_HELD_POLL_S if held else _POLL_S)
                 if self.flow_active:
-                    for tp, batch in (records or {}).items():
-                        self._hand_over(TP(tp.topic, tp.partition), batch)
+                    for tp, batches in (records or {}).items():
+                        self._hand_over(TP(tp.topic, tp.partition), batches)
                 await asyncio.sleep(0)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
@@ -214,19 +194,19 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
             active.add(tp)
         return active, len(active) < len(assigned)
 
-    def _hand_over(self, tp: TP, batch: Sequence[Any]) -> None:
+    def _hand_over(self, tp: TP, batches: Sequence[RecordBatch]) -> None:
         # the stock code measures lag and liveness by this
-        self._read_offset[tp] = batch[-1].offset
+        self._read_offset[tp] = batches[-1].next_offset - 1
         lane = self.app.engine.lanes.get((tp.topic, tp.partition))
         if lane is not None and lane.ready:
-            lane.offer(batch)
+            lane.offer_batches(batches)
         # agents' channels by partition: the conductor's own index, as its message handler uses it
         if self.app.topics._tp_index.get(tp):
             feeder = self._feeders.get(tp)
             if feeder is None:
                 tracker = self._acks[tp] = AckTracker()
                 feeder = self._feeders[tp] = AgentFeeder(self, tp, tracker)
-            feeder.offer(batch)
+            feeder.offer([record for batch in batches for record in batch.records()])
 
     # --- acknowledging ---------------------------------------------------------------------------------------------
 

@@ -51,7 +51,9 @@ def codec_for(model: RecordType | None) -> Codec:
         return RawCodec()
     if isinstance(model, type) and issubclass(model, BaseModel):
         struct = _derive_struct(model)
-        return StructCodec(model, struct) if struct is not None else PydanticCodec(model)
+        if struct is not None and model.model_config.get("strict") is True:
+            return StructCodec(model, struct)
+        return PydanticCodec(model, struct)
     if isinstance(model, type) and (
         issubclass(model, (msgspec.Struct, dict)) or hasattr(model, "__dataclass_fields__") or model in _PLAIN
     ):
@@ -76,10 +78,11 @@ class RawCodec:
 
 
 class StructCodec:
-    """Decodes with msgspec."""
+    """Decodes with msgspec, as the type `struct`."""
 
     def __init__(self, model: RecordType, struct: RecordType) -> None:
         self.model: RecordType | None = model
+        self.struct = struct
         self._decode = msgspec.json.Decoder(struct).decode
 
     def decode(self, raw: bytes) -> Any:
@@ -101,10 +104,16 @@ class StructCodec:
 
 
 class PydanticCodec:
-    """Decodes with pydantic, for models that need more than plain fields."""
+    """Decodes with pydantic, for models that need more than plain fields, or that are not strict.
 
-    def __init__(self, model: type[BaseModel]) -> None:
+    Attributes:
+        struct: a struct whose every record the model takes with the same values, though it may take others as well (`"5"`
+            for 5); None where there is none.
+    """
+
+    def __init__(self, model: type[BaseModel], struct: RecordType | None = None) -> None:
         self.model: RecordType | None = model
+        self.struct = struct
         self._decode = model.__pydantic_validator__.validate_json
 
     def decode(self, raw: bytes) -> Any:
@@ -133,7 +142,7 @@ def _one_by_one(codec: Codec, raws: Sequence[bytes]) -> list[Any]:
 
 
 def _derive_struct(model: type[BaseModel]) -> RecordType | None:
-    """The same schema as a msgspec struct; None where pydantic has to do it."""
+    """The same schema, read strictly, as a msgspec struct; None where pydantic has to do it."""
     decorators = model.__pydantic_decorators__
     if (
         decorators.field_validators
@@ -142,7 +151,10 @@ def _derive_struct(model: type[BaseModel]) -> RecordType | None:
         or decorators.root_validators
     ):
         return None
-    if model.model_config.get("extra") not in (None, "ignore") or model.model_config.get("strict") is not True:
+    config = model.model_config
+    if config.get("extra") not in (None, "ignore") or any(name.startswith("str_") for name in config):
+        return None
+    if model.__pydantic_post_init__ is not None:
         return None
     required: list[Any] = []
     optional: list[Any] = []

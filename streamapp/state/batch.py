@@ -7,6 +7,9 @@ from typing import Any
 from streamapp.state.entry import Checkpoint
 from streamapp.state.store import WriteSet
 
+#: names in `Batch.columns` of what is no column: event times as an array, and the texts that `__key` gives places of
+TIMES, KEY_TEXTS = "times as array", "texts of keys"
+
 
 @dataclass(slots=True)
 class Batch:

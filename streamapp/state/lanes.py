@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from streamapp.state.batch import Applied, Batch, LateRecord
+from streamapp.state.batch import KEY_TEXTS, TIMES, Applied, Batch, LateRecord
+from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
@@ -97,45 +98,22 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
 
     Records that one of their windows is closed for go through the record lane, with the watermark of their own moment.
     """
-    aggregate, window, source, origin = state.aggregate, state.window, batch.source, batch.origin
+    aggregate, window, origin = state.aggregate, state.window, batch.origin
     assert not isinstance(window, Session)
-    expressions = aggregate.expressions(source)
-    if expressions is None:
-        return False
-    try:
-        columns = [_column(batch, name) for name in (*_OWN, *aggregate.inputs(source))]
-    except (TypeError, ValueError, AttributeError, OverflowError, pl.exceptions.PolarsError):
-        return False  # values of mixed types: record by record it shows which one is wrong
-    if any(_column(batch, name).null_count() for name in aggregate.required(source)):
-        return False
     times = _times(batch)[first:]
-    running = np.maximum.accumulate(np.maximum(times, state.stream_times[origin]))
-    suspects: Sequence[int] = ()
-    pane_ms = 0
-    closed = None
-    if window is not None:
-        pane_ms = window.pane_ms
-        # the oldest window that can hold the pane; a little too old where the step does not divide the size
-        closed = times - times % pane_ms + (pane_ms + window.grace_ms) <= running
-        if closed.any():
-            suspects = np.nonzero(closed)[0].tolist()
-    lane_key = ("rows", _same_rows(state, source, expressions), first)
-    shared = batch.columns.get(lane_key) if not suspects else None
-    if shared is not None and pane_ms and pane_ms % shared[0] == 0:
-        rows = shared[1]  # another table has grouped by slices that lie wholly in or wholly out of our windows, too
-    else:
-        try:
-            rows = _group(batch, columns, expressions, first, pane_ms, None if closed is None else ~closed)
-        except pl.exceptions.PolarsError:
-            return False  # values that these expressions cannot use: record by record it shows which
-        for _, _, partial, _, _ in rows:
-            aggregate.compact(partial)
-        if not suspects and pane_ms:
-            batch.columns[lane_key] = (pane_ms, rows)
-    state.stream_times[origin] = int(running[-1])
+    stream_time = state.stream_times[origin]
+    closed = None if window is None else _closed(times, stream_time, window)
+    suspects: Sequence[int] = () if closed is None else np.flatnonzero(closed).tolist()
+    rows = _rows(state, batch, first, None if closed is None else ~closed)
+    if rows is None:
+        return False
+    running = _running(times, stream_time) if suspects else None
+    state.stream_times[origin] = max(stream_time, int(times.max())) if len(times) else stream_time
 
+    texts: Sequence[str] | None = batch.columns.get(KEY_TEXTS)
     merge, entry_of, touch = aggregate.merge, state.entry, state.touch
-    for key, pane, partial, newest, last in rows:
+    for group, pane, partial, newest, last in rows:
+        key = group if texts is None else texts[group]
         for start in _NO_WINDOW if window is None else window.starts_for(pane):
             entry = entry_of(key, start)
             merge(entry.state, partial)
@@ -145,10 +123,71 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
                 entry.newest = newest
             touch(key, start, entry)
     outcome.merged += len(times) - len(suspects)
-    if suspects:
+    if running is not None:
         judged = [0] * first + running.tolist()
         merge_records(state, batch, [first + position for position in suspects], outcome, judged)
     return True
+
+
+def prepare_columns(state: "PartitionState", batch: Batch) -> None:
+    """Group a batch ahead of `merge_columns`, which finds the groups in the batch; changes nothing else.
+
+    May run in a thread beside the one that owns the state. It takes the batch as new and looks at the stream time as it is
+    now; where either turns out otherwise, `merge_columns` groups again.
+    """
+    window, origin = state.window, batch.origin
+    if isinstance(window, Session) or state.aggregate.ordered:
+        return
+    if window is not None and _closed(_times(batch), state.stream_times[origin], window) is not None:
+        return
+    _rows(state, batch, 0, None)
+
+
+def _closed(times: Any, stream_time: int, window: Tumbling | Hopping) -> Any:
+    """Per record whether the oldest window that can hold it was closed at its moment; None where that is so for none."""
+    span = window.pane_ms + window.grace_ms
+    # all of them are within the grace of the newest: mostly so, and found out at a glance
+    if not len(times) or int(times.min()) // window.pane_ms * window.pane_ms + span > max(
+        int(times.max()), stream_time
+    ):
+        return None
+    # the oldest window that can hold the pane; a little too old where the step does not divide the size
+    closed = times - times % window.pane_ms + span <= _running(times, stream_time)
+    return closed if closed.any() else None
+
+
+def _running(times: Any, stream_time: int) -> Any:
+    """Stream time at each record, that record included."""
+    return np.maximum.accumulate(np.maximum(times, stream_time))
+
+
+def _rows(
+    state: "PartitionState", batch: Batch, first: int, kept: Any
+) -> list[tuple[Any, int, list[Any], int, int]] | None:
+    """One partial per key and pane, made or found in the batch: (key, pane, slots, newest event time, last offset)."""
+    aggregate, window, source = state.aggregate, state.window, batch.source
+    assert not isinstance(window, Session)
+    expressions = aggregate.expressions(source)
+    if expressions is None:
+        return None
+    pane_ms = window.pane_ms if window is not None else 0
+    name = ("rows", _same_rows(state, source, expressions), first)
+    shared = batch.columns.get(name) if kept is None else None
+    if shared is not None and (shared[0] == pane_ms or (shared[0] and pane_ms % shared[0] == 0)):
+        rows: list[tuple[Any, int, list[Any], int, int]] = shared[1]
+        return rows  # another table has grouped by slices that lie wholly in or wholly out of our windows, too
+    try:
+        columns = [_column(batch, name) for name in (*_OWN, *aggregate.inputs(source))]
+        if any(_column(batch, name).null_count() for name in aggregate.required(source)):
+            return None
+        rows = _group(batch, columns, expressions, first, pane_ms, kept)
+    except (TypeError, ValueError, AttributeError, OverflowError, pl.exceptions.PolarsError):
+        return None  # values of mixed types, or that these expressions cannot use: one by one it shows which is wrong
+    for _, _, partial, _, _ in rows:
+        aggregate.compact(partial)
+    if kept is None:
+        batch.columns[name] = (pane_ms, rows)
+    return rows
 
 
 def _same_rows(state: "PartitionState", source: int, expressions: Sequence[pl.Expr]) -> str:
@@ -168,8 +207,8 @@ def _group(
     first: int,
     pane_ms: int,
     kept: Any,
-) -> list[tuple[str, int, list[Any], int, int]]:
-    """One partial per key and pane: (key, pane, slots, newest event time, last offset)."""
+) -> list[tuple[Any, int, list[Any], int, int]]:
+    """Group by key and pane; keys as they are in the column."""
     frame = pl.DataFrame(columns)
     grouping = ["__key"]
     if pane_ms:
@@ -209,9 +248,9 @@ def _column(batch: Batch, name: str) -> pl.Series:
 
 
 def _times(batch: Batch) -> Any:
-    times = batch.columns.get("times as array")
+    times = batch.columns.get(TIMES)
     if times is None:
-        times = batch.columns["times as array"] = np.array(batch.times, dtype=np.int64)
+        times = batch.columns[TIMES] = np.array(batch.times, dtype=np.int64)
     return times
 
 
@@ -223,6 +262,6 @@ def _in_order(batch: Batch) -> bool:
         ties = steps == 0
         known = not (steps < 0).any()
         if known and ties.any():
-            known = not (np.diff(np.array(batch.sequences, dtype=np.int64))[ties] < 0).any()
+            known = not (np.diff(_column(batch, "__sequence").to_numpy())[ties] < 0).any()
         batch.columns["in order"] = known
     return known

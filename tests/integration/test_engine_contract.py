@@ -48,7 +48,6 @@ SOURCES = [
     (TableManager, "on_start", "365dd25fbc0e0684"),
     (TableManager, "_update_channels", "88e3941facc934d6"),
     (Recovery, "_resume_streams", "d986a6710c1aca98"),
-    (PartitionRecords, "_consumer_record", "e668541600b047ab"),
     (PartitionRecords, "_unpack_records", "b803e6d46480732c"),
     (Fetcher, "fetched_records", "be4348896b9b66af"),
     (Stream, "_py_aiter", "3a48ee257a65435b"),
@@ -148,8 +147,20 @@ def test_subscription_tells_the_assignment_by_partition() -> None:
     assert isinstance(inspect.getattr_static(SubscriptionState, "subscription"), property)
 
 
+def test_fetcher_makes_partition_records_of_the_class_that_its_module_names() -> None:
+    from aiokafka.consumer import fetcher
+
+    from streamapp.engine import fetching
+
+    source = inspect.getsource(Fetcher._proc_fetch_request)
+    assert fetcher.MemoryRecords is fetching._KeptRecords
+    assert "records = MemoryRecords(part_data[-1])" in source
+    for name in ("_tp", "_records", "_check_crcs", "_isolation_level", "_aborted_producers"):
+        assert f"self.{name} = " in inspect.getsource(PartitionRecords.__init__)
+
+
 def _original(method: Any) -> Any:
     """The library's own function, where the engine has put its own in front of it."""
-    from streamapp.engine import transport
+    from streamapp.engine import fetching
 
-    return transport._build_consumer_record if method is transport._consumer_record else method
+    return fetching._stock_unpack if method is fetching._unpack else method

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from streamapp.clock import ManualClock
 from streamapp.engine import lane as lane_module
 from streamapp.engine.deadletters import DeadLetters
-from streamapp.engine.lane import Decoded, SourceLane
+from streamapp.engine.lane import SourceLane
+from streamapp.engine.tap import Decoded
 from streamapp.errors import RecordError
 from streamapp.metrics import Metrics
 from streamapp.records.codec import codec_for

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from streamapp.engine.lane import Decoded
+from streamapp.engine.tap import Decoded
 from streamapp.engine.tables import (
     _ORIGIN,
     _ORIGIN_HEADER,

@@ -1,0 +1,53 @@
+"""What a lane hands on, and what takes it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from streamapp.engine.deadletters import KafkaRecord
+    from streamapp.errors import RecordError
+    from streamapp.records.codec import Codec
+
+
+@dataclass(slots=True)
+class Decoded:
+    """The readable records of a chunk; all sequences have the same length, in order of offset.
+
+    Attributes:
+        end: the last offset that the chunk accounts for.
+        columns: what has been made of the chunk by name; tables that share a decoding share it.
+    """
+
+    raw: "Sequence[KafkaRecord]"
+    offsets: Sequence[int]
+    keys: Sequence[str]
+    records: Sequence[Any]
+    times: Sequence[int]
+    sequences: Sequence[int]
+    end: int
+    columns: dict[Any, Any] = field(default_factory=dict)
+
+
+class Tap(Protocol):
+    """What a lane feeds: a partition of a table, or the forwarding of a re-keyed table's source."""
+
+    codec: "Codec"
+    time_field: str | None
+    needs_key: bool
+
+    async def accept(self, decoded: Decoded) -> "Sequence[tuple[int, RecordError]]":
+        """Take a chunk; when this returns, readers see it. Answers which records, by index, could not be used."""
+        ...
+
+    def position(self) -> int | None:
+        """The offset that this tap wants to read next; None: wherever the group is."""
+        ...
+
+    def inputs(self) -> Sequence[str] | None:
+        """The fields that it takes by columns; None where it has to see the records themselves."""
+        ...
+
+    def prepare(self, decoded: Decoded) -> None:
+        """Work ahead on a chunk that `accept` is given next; runs in a thread, changes nothing but the chunk."""
+        ...
