@@ -1,0 +1,1 @@
+"""Small applications under measurement; the harness starts them with `faust -A benchmarks.apps.NAME worker`."""

@@ -1,0 +1,72 @@
+"""What every measurement is given: the broker, a folder, how large to be, and somewhere to report to."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import topics
+from benchmarks.processes import cpu_seconds
+from benchmarks.sizes import Sizes
+
+
+@dataclass
+class Context:
+    """The surroundings of one part.
+
+    Attributes:
+        brokers: `host:port` of the embedded Kafka.
+        broker_pid: the process that guards it; what runs under it is the broker.
+        folder: for logs and state, removed after the run.
+        environments: where engines are installed, kept between runs.
+        sizes: how large to be.
+        engines: which engines to compare; empty: all.
+        errors, skipped: one line for everything that failed, or that this machine cannot do.
+    """
+
+    brokers: str
+    broker_pid: int | None
+    folder: Path
+    environments: Path
+    sizes: Sizes
+    engines: tuple[str, ...] = ()
+    errors: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    _names: int = 0
+
+    def name(self, stem: str) -> str:
+        """A name that nothing else in this run has: for topics, groups, folders."""
+        self._names += 1
+        return f"{stem}-{self._names}-{int(time.time())}"
+
+    def say(self, line: str) -> None:
+        """Progress, for the person who waits."""
+        print(f"  {line}", flush=True)
+
+    def fail(self, line: str) -> None:
+        """A measurement failed; the others go on, and the run ends with code 1."""
+        self.errors.append(line)
+        self.say(f"FAILED {line}")
+
+    def skip(self, line: str) -> None:
+        """A measurement that this machine cannot do."""
+        if line not in self.skipped:
+            self.skipped.append(line)
+            self.say(f"skipped {line}")
+
+    def broker_cpu_seconds(self) -> float:
+        """User and system time of the broker so far."""
+        return cpu_seconds(self.broker_pid)
+
+    async def topic(self, stem: str) -> str:
+        """A new, empty topic."""
+        name = self.name(stem)
+        await asyncio.to_thread(topics.create, self.brokers, name)
+        return name
+
+    async def drop(self, *names: str) -> None:
+        """Delete topics; one that cannot be deleted only costs disk."""
+        try:
+            await asyncio.to_thread(topics.delete, self.brokers, names)
+        except Exception as problem:
+            self.say(f"left behind {', '.join(names)}: {problem}")

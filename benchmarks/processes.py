@@ -1,0 +1,210 @@
+"""Programs under measurement: their marks on standard output, their processor time, their memory."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from streamapp.cli.processes import last_lines
+from streamapp.local import launcher
+
+MARK = "BENCH "
+_STOP_TIMEOUT_S = 10.0
+_ROOT = Path(__file__).parent.parent
+
+
+class ProgramError(RuntimeError):
+    """A program under measurement ended, or said nothing in time."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One line by which a program says how far it is.
+
+    Attributes:
+        name: e.g. `first`, `done`.
+        content: what else it says.
+        seen: when it arrived, by `time.perf_counter`.
+    """
+
+    name: str
+    content: dict[str, Any]
+    seen: float
+
+
+def parse_mark(line: str) -> Mark | None:
+    """The mark in a line of output; None for any other line."""
+    if not line.startswith(MARK):
+        return None
+    try:
+        content = json.loads(line[len(MARK) :])
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or not isinstance(name := content.pop("mark", None), str):
+        return None
+    return Mark(name, content, time.perf_counter())
+
+
+class Program:
+    """One program whose standard output carries marks; everything else goes to its log.
+
+    It lives under the launcher, so it dies with the harness, however that ends.
+
+    Args:
+        name: for its log.
+        command: program and arguments.
+        folder: where its log is, and its working folder.
+        environment: on top of the harness's own.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.log_file = folder / f"{name}.log"
+        self._command = list(command)
+        self._folder = folder
+        self._environment = {**base_environment(), **(environment or {})}
+        self._process: asyncio.subprocess.Process | None = None
+        self._marks: asyncio.Queue[Mark | None] = asyncio.Queue()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start it; returns at once."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", launcher.__file__, str(_STOP_TIMEOUT_S), str(os.getpid()), ""),
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=self._folder,
+                env=self._environment,
+                start_new_session=True,
+            )
+        self._reader = asyncio.create_task(self._read())
+
+    async def mark(self, name: str, timeout_s: float) -> Mark:
+        """The next mark of that name; others before it are passed over.
+
+        Raises:
+            ProgramError: the program ended, or the time is over.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (mark := await self._marks.get()) is not None:
+                    if mark.name == name:
+                        return mark
+        except TimeoutError:
+            raise ProgramError(f"{self.name}: no `{name}` within {timeout_s:.0f} s; {self.last_words()}") from None
+        raise ProgramError(f"{self.name} ended before `{name}`; {self.last_words()}")
+
+    def check_alive(self) -> None:
+        """Raise a ProgramError where it has ended by itself."""
+        if self._process is None or self._process.returncode is not None:
+            code = self._process.returncode if self._process is not None else None
+            raise ProgramError(f"{self.name} ended with code {code}; {self.last_words()}")
+
+    def cpu_seconds(self) -> float:
+        """User and system time of its process tree so far."""
+        return cpu_seconds(self._process.pid) if self._process is not None else 0.0
+
+    def rss_bytes(self) -> int:
+        """Resident memory of its process tree, the launcher left out."""
+        return sum(child.memory_info().rss for child in self._tree())
+
+    def kill(self) -> None:
+        """End the program itself with SIGKILL, as a crash would."""
+        for child in self._tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+    async def wait(self, timeout_s: float) -> int:
+        """Wait until it has ended by itself; its exit code."""
+        assert self._process is not None, "start() first"
+        async with asyncio.timeout(timeout_s):
+            return await self._process.wait()
+
+    async def stop(self, *, hard: bool = False) -> None:
+        """End it, by SIGTERM or at once, and wait until it is gone. A second call does nothing."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if hard:
+            for child in _children(process.pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S + 5)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        if self._reader is not None:
+            await self._reader
+
+    def last_words(self) -> str:
+        """What its log ends with, as one line."""
+        lines = [line.strip() for line in last_lines(self.log_file, 4)]
+        return f"its log ends with: {' | '.join(lines)[-500:] or 'nothing'}"
+
+    def _tree(self) -> list[psutil.Process]:
+        return _children(self._process.pid) if self._process is not None else []
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with self.log_file.open("a") as log:
+            async for raw in self._process.stdout:
+                line = raw.decode(errors="replace")
+                mark = parse_mark(line)
+                if mark is None:
+                    log.write(line)
+                    log.flush()
+                else:
+                    self._marks.put_nowait(mark)
+        self._marks.put_nowait(None)
+
+
+def base_environment() -> dict[str, str]:
+    """The harness's environment, with this folder's packages importable and none of the user's settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("STREAMAPP_")}
+    return {**kept, "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def cpu_seconds(launcher_pid: int | None) -> float:
+    """User and system time so far of all that runs under a launcher."""
+    total = 0.0
+    for child in _children(launcher_pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _children(pid: int | None) -> list[psutil.Process]:
+    if pid is None:
+        return []
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
