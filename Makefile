@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --pytho
 TEST_TIMEOUT_S := 2100
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench faults lock clean
+.PHONY: help demo test lint format docs native bench faults lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ format: $(VENV)/.installed-dev ## put the code into the one format
 docs: $(VENV)/.installed-dev ## write docs/reference.md again from the code
 	$(BIN)/python docs/generate_reference.py
 
+native: $(VENV)/.installed-dev ## build the native library again, after a change in native/
+	$(BIN)/python hatch_build.py
+
 bench: $(VENV)/.installed-dev ## measure; pass options with ARGS=
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -49,7 +52,7 @@ lock: $(VENV)/.installed-dev ## compile requirements/*.txt again; UPGRADE=--upgr
 	$(LOCK) -c requirements/dev.txt -o requirements/base.txt
 
 clean: ## remove what was built or cached, the environment and local state included
-	rm -rf $(VENV) .streamapp .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) native/target streamapp/columns/_native.so .streamapp .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -57,7 +60,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # dev.txt holds all of local.txt at the same versions, so that the two can share one environment
-$(VENV)/.installed-local $(VENV)/.installed-dev: $(VENV)/.installed-%: requirements/%.txt pyproject.toml | $(BIN)/python
+$(VENV)/.installed-local $(VENV)/.installed-dev: $(VENV)/.installed-%: requirements/%.txt pyproject.toml hatch_build.py native/Cargo.toml $(wildcard native/src/*.rs) | $(BIN)/python
 	$(PIP) install --quiet --require-hashes -r requirements/$*.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -123,7 +123,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             "consumer_auto_offset_reset": "earliest",
             "consumer_max_fetch_size": 4 << 20,
             "broker_rebalance_timeout": REBALANCE_TIMEOUT_MS / 1000,
-            "broker_max_poll_records": settings.poll_max_records,
+            "broker_max_poll_records": settings.poll_max_batches,
             "broker_commit_interval": 1.0,
             "stream_wait_empty": False,
             "stream_recovery_delay": 0.0,

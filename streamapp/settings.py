@@ -97,9 +97,12 @@ class Settings(BaseSettings):
     commit_interval_ms: int = Field(500, gt=0, description="longest time between a merge and its durable checkpoint")
     cache_max_entries: int = Field(200_000, gt=0, description="windows kept in memory per partition after a checkpoint")
     cache_max_bytes: int = Field(64 << 20, gt=0, description="dirty state per partition before a checkpoint is forced")
-    poll_max_records: int = Field(40_000, gt=0, description="records taken from the consumer at once, all partitions")
+    poll_max_batches: int = Field(1_000, gt=0, description="record batches taken from the consumer at once")
     batch_queue_max_records: int = Field(
         32_000, gt=0, description="records that wait per partition before fetching stops"
+    )
+    native: Literal["auto", "off", "required"] = Field(
+        "auto", description="the native decoder: where it is built, never, or not without it"
     )
     max_record_bytes: int = Field(1 << 20, gt=0, description="a larger record goes to the dead letters")
     max_future_ms: int = Field(

@@ -5,16 +5,19 @@ its values are put into the columns; where the codec refuses it, too, the row is
 """
 
 import ctypes
+import functools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numpy.typing import NDArray
 
 from streamapp.columns.library import BatchView, Column, Mode, Rows, load
 from streamapp.columns.schema import FieldSchema, describe, fields_of
+from streamapp.errors import ConfigurationError
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
 
@@ -185,6 +188,42 @@ class ColumnDecoder:
         return [text[begin:end].decode() for begin, end in zip([0, *stops], stops, strict=False)]
 
 
+#: texts of a record with one number `a` and one text `b`, and whether the library has to be sure of them
+_TRIAL = (
+    (b'{"a":1.5,"b":"x"}', True),
+    (b' { "b" : "\xc3\xa9" , "a" : -0.25e1 , "c" : {} } ', True),
+    (b'{"c":[{},[],null,true],"a":12345678.25,"b":""}', True),
+    (b"{}", False),
+    (b'{"a":1.5,"b":"x"', False),
+    (b'{"a":1.5,"b":"x"}}', False),
+    (b'{"a":01,"b":"x"}', False),
+    (b'{"a":"1","b":"x"}', False),
+    (b'{"a":1,"a":1,"b":"x"}', False),
+    (b'{"a":1,"b":"\xff"}', False),
+    (b'{"a":1e999,"b":"x"}', False),
+    (b"", False),
+)
+
+
+@functools.cache
+def _tried(library: ctypes.CDLL) -> bool:
+    """Whether a handful of texts decode as they must: compilers have been seen to break exactly such loops."""
+    fields = [
+        FieldSchema("a", "f", False, False, ("-inf", "0", "inf", "0")),
+        FieldSchema("b", "t", False, False, ("0", "9")),
+    ]
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
+    for offset, (text, _) in enumerate(_TRIAL):
+        builder.append(offset, 0, b"key", text, [])
+    batch = RecordBatch(bytes(builder.build()), 0)
+    found = ColumnDecoder(library, fields, ["a", "b"], needs_key=True, max_value_bytes=1_000).decode([batch])
+    if found is None or list(found.unsure) != [place for place, (_, sure) in enumerate(_TRIAL) if not sure]:
+        return False
+    column, texts = found.columns["a"].values[:3].tolist(), found.columns["b"]
+    named = [(texts.texts or [""])[number] for number in texts.values[:3].tolist()]
+    return column == [1.5, -2.5, 12345678.25] and named == ["x", "\u00e9", ""] and found.key_texts == ["key"]
+
+
 def decoder_for(
     mode: Mode, codec: Codec, wanted: Sequence[str], *, needs_key: bool, max_value_bytes: int
 ) -> ColumnDecoder | None:
@@ -193,4 +232,9 @@ def decoder_for(
     fields = fields_of(codec) if library is not None else None
     if library is None or fields is None or not set(wanted) <= {field.name for field in fields}:
         return None
+    if not _tried(library):
+        raise ConfigurationError(
+            "the native library decodes wrongly on this machine: the compiler that built it may be at fault; build it with "
+            "another one (`make native`), or set STREAMAPP_NATIVE=off"
+        )
     return ColumnDecoder(library, fields, wanted, needs_key=needs_key, max_value_bytes=max_value_bytes)

@@ -310,6 +310,7 @@ class Engine:
             max_future_ms=self.settings.max_future_ms,
             max_record_bytes=self.settings.max_record_bytes,
             queue_max_records=self.settings.batch_queue_max_records,
+            native=self.settings.native,
         )
         here = bounds[place]
         fallback = here.committed if here.committed is not None else here.begin
