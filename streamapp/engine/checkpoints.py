@@ -18,7 +18,7 @@ stops the worker for good: what the broken checkpoint held is in no later one, s
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import orjson
@@ -47,6 +47,8 @@ class Checkpointer:
         producer: for changelogs, final and late records and dead letters.
         committed: the consumer group's position on (topic, partition), -1 where unknown.
         timeout_ms: bound on one checkpoint.
+        guard: awaited before each step; it returns once the partitions are certainly this worker's, and raises where they
+            are not any more.
     """
 
     def __init__(
@@ -57,15 +59,25 @@ class Checkpointer:
         *,
         committed: Callable[[str, int], int],
         timeout_ms: int,
+        guard: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._producer = producer
         self._metrics = metrics
         self._clock = clock
         self._committed = committed
         self._timeout_ms = timeout_ms
+        self._guard = guard or _no_guard
         self._lock = asyncio.Lock()
         self._broken = False
         self.cluster_id = ""
+
+    async def reset(self) -> None:
+        """Wait for the checkpoint under way, and forget whether it broke.
+
+        For when all partitions are given up, and will be restored from what is durable.
+        """
+        async with self._lock:
+            self._broken = False
 
     async def flush(self, partitions: Iterable[LivePartition], lanes: Iterable[SourceLane]) -> None:
         """Make all that has been merged durable, then let the lanes' offsets be committed.
@@ -73,6 +85,7 @@ class Checkpointer:
         Raises:
             ProduceError: a record was not acknowledged.
             StateError: the disk refused, the time-out passed, or an earlier checkpoint was not completed.
+            FencedError: the partitions are not this worker's any more.
         """
         async with self._lock:
             if self._broken:
@@ -96,6 +109,7 @@ class Checkpointer:
                 ) from None
 
     async def _flush(self, partitions: Sequence[LivePartition], lanes: Sequence[SourceLane]) -> None:
+        await self._guard()
         # positions and plans are taken without a pause between them, so that both speak of the same records
         positions = [(lane, lane.applied) for lane in lanes]
         plans: list[tuple[LivePartition, PartitionState, FlushPlan]] = []
@@ -120,14 +134,18 @@ class Checkpointer:
         started = self._clock.monotonic_ms()
         await self._producer.send_all(rejected)
         await self._producer.send_all(values)
+        await self._guard()
         await self._producer.send_all(beside)
+        await self._guard()
         offsets = await self._producer.send_all(
             [
                 OutMessage(live.table.changelog_topic, CHECKPOINT_KEY, plan.checkpoint.encode(), live.partition)
                 for live, _, plan in plans
             ]
         )
+        await self._guard()
         await self._producer.send_all(finals)
+        await self._guard()
         elapsed_s = (self._clock.monotonic_ms() - started) / 1000
         for (live, state, plan), offset in zip(plans, offsets, strict=True):
             if len(plan.changes.puts) > _WRITE_IN_THREAD_MIN:
@@ -155,6 +173,10 @@ class Checkpointer:
             metrics.final_records.labels(name).inc(len(plan.finals))
         if plan.expired:
             metrics.expired_windows.labels(name).inc(plan.expired)
+
+
+async def _no_guard() -> None:
+    """Where nobody else could own the partitions."""
 
 
 def _final_message(live: LivePartition, final: FinalWindow) -> OutMessage:

@@ -30,11 +30,11 @@ class Lease:
         self._attached = False
         self._until_ms = 0
         self._stable_ms = 0  # when the last request was sent whose answer told of no rebalance
-        self.lost = 0  # how often the group has forgotten this member
+        self.forgotten = False  # the group does not know this member (any more), nor what was assigned to it
 
     def attach(self) -> None:
-        """From now on the lease has to be renewed."""
-        self._attached = True
+        """From now on the lease has to be renewed; the group does not know this member yet."""
+        self._attached = self.forgotten = True
 
     def renew(self, sent_ms: int, *, rebalancing: bool = False) -> None:
         """The broker has answered, as to a member, a request that was sent then.
@@ -47,11 +47,14 @@ class Lease:
             until = min(sent_ms + self._session_ms, self._stable_ms + self._rebalance_ms) - self._margin_ms
             self._until_ms = max(self._until_ms, until) if not rebalancing else until
 
+    def join(self) -> None:
+        """The group has assigned partitions to this member."""
+        self.forgotten = False
+
     def lapse(self) -> None:
         """The group does not know this member any more."""
         with self._lock:
-            if self._until_ms:
-                self.lost += 1
+            self.forgotten = self._attached
             self._until_ms = self._stable_ms = 0
 
     @property

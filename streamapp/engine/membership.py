@@ -102,6 +102,8 @@ class MemberCoordinator(GroupCoordinator):  # type: ignore[misc]
         super().reset_generation()
 
     async def _on_join_complete(self, *details: Any) -> None:
+        if self._lease is not None:
+            self._lease.join()
         await super()._on_join_complete(*details)
         if any(getattr(assignor, "outdated", False) for assignor in self._assignors):
             self.request_rejoin()

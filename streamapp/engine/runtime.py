@@ -22,7 +22,7 @@ from streamapp.engine.restore import RestoreRequest, restore, starts_over
 from streamapp.engine.rocks import RocksFactory
 from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable, TableTap
 from streamapp.engine.tap import Tap
-from streamapp.errors import ConfigurationError, SourceChangedError, StateError
+from streamapp.errors import ConfigurationError, FencedError, SourceChangedError, StateError
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.producer import DurableProducer
 from streamapp.kafka.waiting import kafka_answers
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 REBALANCE_TIMEOUT_MS = 60_000
 _OPEN_TRIES = 20
 _OPEN_PAUSE_S = 0.25
+_LEASE_POLL_S = 0.02
 TopicPartition = tuple[str, int]
 
 
@@ -97,7 +98,12 @@ class Engine:
         self._positions: Positions | None = None
         self._stores: RocksFactory | None = None
         self._checkpointer = Checkpointer(
-            self.producer, metrics, self.clock, committed=self._committed, timeout_ms=settings.flush_timeout_ms
+            self.producer,
+            metrics,
+            self.clock,
+            committed=self._committed,
+            timeout_ms=settings.flush_timeout_ms,
+            guard=self._until_leased,
         )
         self._flusher: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
@@ -387,17 +393,56 @@ class Engine:
 
     # --- revocation and checkpoints ------------------------------------------------------------------------------------
 
-    async def revoke(self) -> None:
-        """Stop all lanes and make what they merged durable; the partitions stay open until the next assignment."""
+    async def revoke(self) -> bool:
+        """Stop all lanes and make what they merged durable; the partitions stay open until the next assignment.
+
+        Returns:
+            False where they belong to somebody else already: what was merged is dropped then, and nothing may be committed.
+        """
         self._generation += 1
         self._suspended = True
         await self._cancel(self._restoring)
-        lanes = list(self.lanes.values())
-        for lane in lanes:
+        for lane in list(self.lanes.values()):
             await lane.stop()
-        await self.flush()
-        # tells that the final records of the first are out, so that the next owner need not repeat them
-        await self.flush()
+        try:
+            if not self.lease.forgotten:
+                await self.flush()
+                # tells that the final records of the first are out, so that the next owner need not repeat them
+                await self.flush()
+                return True
+        except FencedError:
+            pass
+        await self._give_up()
+        return False
+
+    async def _give_up(self) -> None:
+        """Drop all that is not durable: the partitions were assigned to others while this worker was not heard of."""
+        self._suspended = True
+        if self.lanes:
+            log.warning("the group went on without this worker: what it merged since its last checkpoint is dropped")
+        await self._cancel(self._restoring)
+        self._restoring = None
+        for lane in list(self.lanes.values()):
+            await lane.stop()
+        self.lanes.clear()
+        await self._checkpointer.reset()
+        for table in self.tables.values():
+            while table.live:
+                self._close(table.live.popitem()[1])
+
+    async def _until_leased(self) -> None:
+        """Return once nobody else can own the partitions here.
+
+        A lease that ran out may be renewed (the brokers were away); until it is, nothing is written.
+
+        Raises:
+            FencedError: the group has forgotten this member.
+        """
+        while not self.lease.valid:
+            if self.lease.forgotten:
+                raise FencedError("the group has assigned this worker's partitions anew; nothing more is written here")
+            # the answer comes in the consumer's thread; what waits here is bounded by the checkpoint's time-out
+            await asyncio.sleep(_LEASE_POLL_S)
 
     async def flush(self) -> None:
         """One checkpoint of everything."""
@@ -413,10 +458,14 @@ class Engine:
             while True:
                 await asyncio.sleep(step_s)
                 now_ms = self.clock.monotonic_ms()
-                if self._suspended or (now_ms < due_ms and not self._much_is_pending()):
+                if self._suspended or not self.lease.valid or (now_ms < due_ms and not self._much_is_pending()):
                     continue
                 self._close_idle(now_ms)
-                await self.flush()
+                try:
+                    await self.flush()
+                except FencedError:
+                    if self.lease.forgotten:  # else a revocation has dropped everything meanwhile
+                        await self._give_up()
                 due_ms = self.clock.monotonic_ms() + interval_ms
         except asyncio.CancelledError:
             raise
@@ -448,9 +497,9 @@ class Engine:
     # --- what others ask -----------------------------------------------------------------------------------------------
 
     def held(self, topic: str, partition: int) -> bool:
-        """Whether this source partition must not be fetched now: it is being restored, or its queue is full."""
+        """Whether this source partition must not be fetched now: it is restored, its queue full, or the lease over."""
         lane = self.lanes.get((topic, partition))
-        return lane is None or not lane.ready or lane.full
+        return lane is None or not lane.ready or lane.full or not self.lease.valid
 
     @property
     def settled(self) -> bool:

@@ -246,11 +246,12 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
             await feeder.stop()
         self._feeders.clear()
         try:
-            await self.app.engine.revoke()
+            still_ours = await self.app.engine.revoke()
         except Exception as problem:
             self.app.fail(problem)
             return
-        await self.commit()
+        if still_ours:
+            await self.commit()
         self._acks.clear()
 
     def verify_event_path(self, now: float, tp: TP) -> None:

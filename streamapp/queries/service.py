@@ -374,6 +374,7 @@ class QueryService:
         return running
 
     def _state(self, live: LivePartition) -> Any:
+        self._engine.lease.check()
         if live.state is None:
             raise RestoringError(
                 f"table {live.table.name}, partition {live.partition} is being restored",

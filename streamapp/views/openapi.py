@@ -31,7 +31,7 @@ _REFUSALS = {
     413: "too_large",
     429: "rate_limited",
     500: "internal",
-    503: "restoring or owner_unreachable",
+    503: "restoring, owner_unreachable or lease_expired",
     504: "timeout",
 }
 

@@ -12,7 +12,7 @@ from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.lane import SourceLane
 from streamapp.engine.tables import LivePartition, RunningTable
-from streamapp.errors import ProduceError, StateError
+from streamapp.errors import FencedError, ProduceError, StateError
 from streamapp.kafka.producer import OutMessage
 from streamapp.metrics import Metrics
 from streamapp.state.entry import CHECKPOINT_KEY, Checkpoint
@@ -255,3 +255,34 @@ async def test_a_partition_that_is_not_restored_is_left_alone(bench: Bench):
     bench.live.state = None
     await bench.flush()
     assert not bench.producer.calls
+
+
+@pytest.mark.parametrize("step", range(5))
+async def test_checkpoint_ends_at_the_step_before_which_the_partitions_were_lost(
+    clock: ManualClock, metrics: Metrics, step: int
+) -> None:
+    """Values; tombstones and late records; the checkpoint; final records; the store: none of them after the loss."""
+    bench = Bench(clock, metrics)
+    bench.apply(1, 25)
+    passed = 0
+
+    async def guard() -> None:
+        nonlocal passed
+        if passed == step:
+            raise FencedError("lost")
+        passed += 1
+
+    checkpointer = bench.checkpointer
+    checkpointer._guard = guard
+    with pytest.raises(FencedError):
+        await bench.flush()
+    sent = sum(len(call) > 0 for call in bench.producer.calls)
+    assert sent <= step
+    assert bench.store.get(CHECKPOINT_KEY) is None
+    assert bench.lane.durable == -1
+    # what comes after is another owner's; and this worker's own once it has restored what is durable
+    step = 99
+    with pytest.raises(StateError):
+        await bench.flush()
+    await checkpointer.reset()
+    await bench.flush()
