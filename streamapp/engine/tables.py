@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from streamapp.records.codec import Codec
 
 _ORIGIN_HEADER = "streamapp-origin"
-_ORIGIN = struct.Struct(">IQ")  # partition, offset
+#: partition and offset; the offset that was sent right before it to the same partition and may be missing there, or -1;
+#: event time in ms
+_ORIGIN = struct.Struct(">IQqq")
 
 
 @dataclass
@@ -186,29 +188,32 @@ class RekeyedTap(TableTap):
         """Nothing to do ahead."""
 
     async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
-        """Merge a chunk, origin by origin; repeats of the forwarding are told by the origin's offset."""
+        """Merge a chunk, origin by origin; repeats of the forwarding are told by the origin's offset.
+
+        What stands behind a record that is missing is passed over: its forwarding failed, so both come again, in order.
+        """
         rejects: list[tuple[int, RecordError]] = []
         state = self.live.state
         if state is None:
             raise RuntimeError(f"{self.live.table.name}-{self.live.partition} got records before it was restored")
-        by_origin: dict[int, list[tuple[int, int]]] = {}
+        by_origin: dict[int, list[tuple[int, int, int]]] = {}
         newest: dict[int, int] = {}
         for index, raw in enumerate(decoded.raw):
             header = next((value for name, value in raw.headers if name == _ORIGIN_HEADER), None)
             if header is None or len(header) != _ORIGIN.size:
                 rejects.append((index, RecordError("missing_origin", f"expected the header {_ORIGIN_HEADER}")))
                 continue
-            origin, offset = _ORIGIN.unpack(header)
-            if origin < state.origins and offset > newest.get(origin, state.applied[origin]):
+            origin, offset, before, time = _ORIGIN.unpack(header)
+            if origin < state.origins and before <= newest.get(origin, state.applied[origin]) < offset:
                 newest[origin] = offset
-                by_origin.setdefault(origin, []).append((index, offset))
+                by_origin.setdefault(origin, []).append((index, offset, time))
         for origin, found in by_origin.items():
-            picked = [index for index, _ in found]
+            picked = [index for index, _, _ in found]
 
             def take(values: Sequence[Any], picked: Sequence[int] = picked) -> list[Any]:
                 return [values[index] for index in picked]
 
-            offsets = [offset for _, offset in found]
+            offsets = [offset for _, offset, _ in found]
             batch = Batch(
                 0,
                 origin,
@@ -216,7 +221,7 @@ class RekeyedTap(TableTap):
                 offsets,
                 take(decoded.keys),
                 take(decoded.records),
-                take(decoded.times),
+                [time for _, _, time in found],
                 take(decoded.sequences),
             )
             rejects += [(picked[position], problem) for position, problem in self._merge(batch)]
@@ -259,6 +264,7 @@ class ForwardTap:
         assert rekey is not None
         rejects: list[tuple[int, RecordError]] = []
         messages: list[OutMessage] = []
+        before: dict[int, int] = {}
         for index, (raw, record) in enumerate(zip(decoded.raw, decoded.records, strict=True)):
             if raw.offset < self._first:
                 continue
@@ -270,16 +276,13 @@ class ForwardTap:
             except Exception as problem:  # a user's function
                 rejects.append((index, RecordError("key_failed", f"table {self._table.name}: {problem!r}"[:500])))
                 continue
-            origin = _ORIGIN.pack(self._partition, raw.offset)
-            # its own time goes along: where that is the event time, forwarding it again must not change it
+            place = self._table.partition_of(key)
+            # of records that are sent together, one may fail and a later one not; the event time may be the record's own
+            # timestamp, which another one takes the place of on the re-key topic
+            origin = _ORIGIN.pack(self._partition, raw.offset, before.get(place, -1), decoded.times[index])
+            before[place] = raw.offset
             messages.append(
-                OutMessage(
-                    self._table.rekey_topic,
-                    raw_key,
-                    raw.value,
-                    headers=((_ORIGIN_HEADER, origin),),
-                    timestamp_ms=raw.timestamp,
-                )
+                OutMessage(self._table.rekey_topic, raw_key, raw.value, place, headers=((_ORIGIN_HEADER, origin),))
             )
         await self._producer.send_all(messages)
         return rejects

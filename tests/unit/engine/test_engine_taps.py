@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from streamapp.engine.tap import Decoded
 from streamapp.engine.tables import (
     _ORIGIN,
     _ORIGIN_HEADER,
@@ -15,6 +14,8 @@ from streamapp.engine.tables import (
     RunningTable,
     TableTap,
 )
+from streamapp.engine.tap import Decoded
+from streamapp.kafka.partitioner import partition_for
 from streamapp.metrics import Metrics
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import MemoryStore
@@ -48,10 +49,10 @@ def decoded(raws: Sequence[Raw], events: Sequence[Event]) -> Decoded:
     )
 
 
-def forwarded(*origins: tuple[int, int], time: int = 5) -> Decoded:
-    """Records of the re-key topic, from these places (partition, offset)."""
+def forwarded(*origins: tuple[int, ...], time: int = 5) -> Decoded:
+    """Records of the re-key topic, from these places (partition, offset, and the offset sent before it where it tells)."""
     raws = [
-        Raw(index, headers=(("other", b""), (_ORIGIN_HEADER, _ORIGIN.pack(*origin))))
+        Raw(index, headers=(("other", b""), (_ORIGIN_HEADER, _ORIGIN.pack(*(*origin, -1)[:3], time))))
         for index, origin in enumerate(origins)
     ]
     return decoded(raws, [Event("a", time)] * len(raws))
@@ -71,6 +72,26 @@ async def test_a_forwarded_record_counts_once_however_often_it_comes(metrics: Me
     assert count(one) == 6
     assert one.state is not None
     assert one.state.applied == [10, 7]
+
+
+async def test_a_forwarded_record_behind_a_missing_one_waits_for_it(metrics: Metrics):
+    one = live(rekeyed_table())
+    tap = RekeyedTap(one, 0, metrics)
+    assert not await tap.accept(forwarded((0, 5), (0, 8, 6), (0, 9, 8)))  # 6 failed, so that all of them come again
+    assert count(one) == 1
+    await tap.accept(forwarded((0, 5), (0, 6, 5), (0, 8, 6), (0, 9, 8)))
+    assert count(one) == 4
+    assert one.state is not None
+    assert one.state.applied == [9, -1]
+
+
+async def test_a_forwarded_record_keeps_the_time_that_its_source_gave_it(metrics: Metrics):
+    one = live(rekeyed_table())
+    chunk = forwarded((0, 5), time=7)
+    chunk.times = [9_000]  # when it reached the re-key topic
+    await RekeyedTap(one, 0, metrics).accept(chunk)
+    assert one.state is not None
+    assert one.state.stream_times == [7, -1]
 
 
 async def test_a_forwarded_record_without_its_origin_becomes_a_dead_letter_and_the_rest_counts(metrics: Metrics):
@@ -118,10 +139,21 @@ async def test_forwarding_keeps_the_value_and_tells_the_origin():
     assert not await tap.accept(decoded(raws, [Event("x", 1), Event("y", 2)]))
     [sent] = producer.calls
     assert [(message.topic, message.key, message.value, message.partition) for message in sent] == [
-        ("app-table-rekey", b"x", b"value-7", None),
-        ("app-table-rekey", b"y", b"value-9", None),
+        ("app-table-rekey", b"x", b"value-7", partition_for(b"x", 2)),
+        ("app-table-rekey", b"y", b"value-9", partition_for(b"y", 2)),
     ]
-    assert [_ORIGIN.unpack(message.headers[0][1]) for message in sent] == [(3, 7), (3, 9)]
+    assert [_ORIGIN.unpack(message.headers[0][1]) for message in sent] == [(3, 7, -1, 1), (3, 9, 7, 2)]
+
+
+async def test_forwarding_tells_what_was_sent_before_to_the_same_partition():
+    producer = FakeProducer()
+    tap = ForwardTap(rekeyed_table(), 0, producer)  # type: ignore[arg-type]
+    keys = ["x", "u", "x", "u", "x"]
+    assert partition_for(b"x", 2) != partition_for(b"u", 2)
+    await tap.accept(decoded([Raw(offset) for offset in range(5)], [Event(key, 1) for key in keys]))
+    await tap.accept(decoded([Raw(5)], [Event("x", 1)]))  # all before it is acknowledged
+    before = [_ORIGIN.unpack(message.headers[0][1])[2] for call in producer.calls for message in call]
+    assert before == [-1, -1, 0, 1, 2, -1]
 
 
 @pytest.mark.parametrize("key", [None, "", 5, "\ud800"])
