@@ -37,7 +37,7 @@ from streamapp.records.codec import codec_for
 from streamapp.records.final import FinalRecord
 from streamapp.settings import Settings
 from streamapp.state.definition import Source, TableDefinition, Window
-from streamapp.views.application import attach, runner_options
+from streamapp.views.application import attach, runner_options, with_point_reads
 from streamapp.views.binding import check_bind
 from streamapp.windows.aggregate import Aggregate
 from streamapp.windows.named import Named
@@ -261,7 +261,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         return LaneTransport(self.conf.broker_consumer, self)
 
     def _new_web(self) -> Any:
-        return WorkerWeb(self, runner_options(self.settings))
+        return WorkerWeb(self, runner_options(self.settings), with_point_reads)
 
     def worker_init(self) -> None:
         """Called by `faust worker` before its event loop exists: choose the faster loop, and calm the garbage collector."""

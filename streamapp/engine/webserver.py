@@ -5,7 +5,7 @@ is attached by the app. Pages that a user adds with `@app.page` go on working.
 """
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from aiohttp.web import AppRunner
@@ -22,8 +22,15 @@ class WorkerWeb(Web):  # type: ignore[misc]
     debug_blueprints: ClassVar[list[Any]] = []
     optional_blueprints: ClassVar[list[Any]] = []
 
-    def __init__(self, app: Any, runner_options: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        app: Any,
+        runner_options: Mapping[str, Any],
+        in_front: Callable[[Any, Any], Any] = lambda application, handler: handler,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(app, **kwargs)
+        self._in_front = in_front
         # Faust gives no way to set the runner's options: without them a connection may cost as much as it likes before its
         # first request, one log line per request costs more than the request, and open streams hold up the stop
         self._runner = AppRunner(self.web_app, handle_signals=False, **runner_options)
@@ -36,6 +43,9 @@ class WorkerWeb(Web):  # type: ignore[misc]
         """
         try:
             await super().start_server()
+            server = self._runner.server
+            assert server is not None
+            server.request_handler = self._in_front(self.web_app, server.request_handler)
         except OSError as problem:
             if problem.errno != errno.EADDRINUSE:
                 raise

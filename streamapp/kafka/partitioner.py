@@ -4,6 +4,7 @@ Source: Austin Appleby's MurmurHash2 (32 bit) with Kafka's seed, `org.apache.kaf
 librdkafka's `murmur2` and `murmur2_random` choose the same.
 """
 
+import functools
 import struct
 
 _SEED = 0x9747B28C
@@ -28,6 +29,7 @@ def murmur2(data: bytes) -> int:
     return hashed ^ (hashed >> 15)
 
 
+@functools.lru_cache(maxsize=65_536)
 def partition_for(key: bytes, partitions: int) -> int:
     """The partition, 0-based, that a record with this key goes to.
 

@@ -44,7 +44,7 @@ class FreshnessBook:
         for place, lane in lanes.items():
             self._observe_lane(place, lane)
 
-    def _observe_lane(self, place: tuple[str, int], lane: SourceLane) -> None:
+    def _observe_lane(self, place: tuple[str, int], lane: SourceLane) -> tuple[int, int] | None:
         observed = self._observed.get(place)
         if observed is None:
             observed = self._observed[place] = deque(maxlen=_OBSERVATIONS_MAX)
@@ -52,8 +52,10 @@ class FreshnessBook:
         state = self._fetch_state(*place)
         if state is not None and (not observed or observed[-1] != state):
             observed.append(state)
-        while observed and observed[0][0] <= lane.applied + 1:
+        reached = lane.applied + 1
+        while observed and observed[0][0] <= reached:
             self._caught_up[place] = observed.popleft()[1]
+        return state
 
     def lag(self, place: tuple[str, int]) -> int | None:
         """Records of a source partition that are not applied yet; None before the first fetch."""
@@ -73,16 +75,17 @@ class FreshnessBook:
         for topic in live.table.input_topics:
             place = (topic, live.partition)
             lane = self._engine.lanes.get(place)
-            if lane is not None:
-                self._observe_lane(place, lane)
-            behind = self.lag(place)
-            lag = None if behind is None or lag is None else lag + behind
-            caught_up = self._caught_up.get(place, self._since.get(place, now))
-            staleness = max(staleness, now - caught_up)
+            fetched = self._observe_lane(place, lane) if lane is not None else None
+            if fetched is None or lane is None or lag is None:
+                lag = None
+            else:
+                lag += max(0, fetched[0] - lane.applied - 1)
+            caught_up = self._caught_up.get(place)
+            staleness = max(staleness, now - (self._since.get(place, now) if caught_up is None else caught_up))
         feed = self._feed_health.for_key(key)
-        known_good = self._feed_health.known_good_ms(key)
-        if known_good is not None:
-            staleness = max(staleness, known_good)
+        known_good = self._feed_health.known_good_ms(key) if feed is not None else None
+        if known_good is not None and known_good > staleness:
+            staleness = known_good
         watermark = state.watermark
         return Freshness(
             as_of=now,

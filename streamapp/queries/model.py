@@ -1,12 +1,15 @@
 """What a read is made of: the question's result and how fresh it is.
 
-Views know this module and `Queries` alone; they never touch a table.
+Views know this module and `Queries` alone; they never touch a table. What every read makes anew is a msgspec struct, which
+costs a third of a frozen dataclass.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+import msgspec
 
 JsonValue = Any  # what `json.dumps` takes: the fields of a value depend on the table
 
@@ -43,8 +46,7 @@ class TableInfo:
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WindowSpan:
+class WindowSpan(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The window that a value belongs to: `start` inclusive, `end` exclusive, milliseconds of event time."""
 
     start: int
@@ -52,16 +54,14 @@ class WindowSpan:
     final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FeedFreshness:
+class FeedFreshness(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Whether the feed behind a key is known to be live, and how many gaps it has had."""
 
     connected: bool
     gaps: int
 
 
-@dataclass(frozen=True, slots=True)
-class Freshness:
+class Freshness(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How fresh an answer is; the contract explains each field."""
 
     as_of: int
@@ -75,8 +75,7 @@ class Freshness:
     feed: FeedFreshness | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One value with its window and freshness. `window` is None for tables without windows."""
 
     table: str
@@ -161,6 +160,10 @@ class Queries(Protocol):
         local_only: bool = False,
     ) -> Reading:
         """The current value of a key (see the contract for which window that is)."""
+        ...
+
+    def point(self, table: str, key: str) -> Reading | None:
+        """The same as `get` without parameters, at once; None where that is not possible here, so ask `get`."""
         ...
 
     async def values(

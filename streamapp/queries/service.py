@@ -195,6 +195,17 @@ class QueryService:
             )
         return reading
 
+    def point(self, table: str, key: str) -> Reading | None:
+        """The current value of a key that lives here."""
+        running = self._engine.tables.get(table)
+        if running is None or not running.partitions:
+            return None
+        live = running.live.get(running.partition_of(key))
+        if live is None:
+            return None
+        found = reads.current(self._state(live), key)
+        return None if found is None else self._reading(live, key, *found)
+
     async def values(
         self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None
     ) -> Sequence[Reading | Exception]:

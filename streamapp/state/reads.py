@@ -24,7 +24,27 @@ def current(state: PartitionState, key: str) -> Found | None:
             found = next(state.windows(key, 0, ended + 1, reverse=True), None)
             if found is not None:
                 return found
-    return next(state.windows(key, 0, FOREVER, reverse=True), None)
+    found = _newest_open(state, key)
+    return found if found is not None else next(state.windows(key, 0, FOREVER, reverse=True), None)
+
+
+def _newest_open(state: PartitionState, key: str) -> Found | None:
+    """The newest window without a look at the store: where it is in memory, and nothing in the store can be newer."""
+    cached = state.cache.get(key)
+    if not cached:
+        return None
+    newest = max(cached)
+    entry = cached[newest]
+    if isinstance(state.window, Session) or not state.aggregate.visible(entry.state):
+        return None
+    if state.window is not None:
+        # all open windows are known by their start, and what is newer than an open one is open itself
+        here = state.open.get(newest)
+        if here is None or key not in here:
+            return None
+        if any(start > newest and key in keys for start, keys in state.open.items()):
+            return None
+    return newest, entry
 
 
 def at(state: PartitionState, key: str, time_ms: int) -> Found | None:

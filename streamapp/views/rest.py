@@ -11,7 +11,7 @@ from streamapp.views.responses import answer
 from streamapp.views.serialise import describe_table, dumps, encode_items, encode_page, encode_reading, failed_item
 
 _TABLE = "/v1/tables/{table}"
-_KEY = _TABLE + "/keys/{key}"
+KEY_TEMPLATE = _TABLE + "/keys/{key}"
 _CURSOR_MAX_CHARS = 2_048
 _EPOCH_MS_MAX = 9_999_999_999_999_999
 DEFAULT_PAGE = 100
@@ -36,11 +36,11 @@ class RestViews:
         A key may hold slashes as they are; only one that ends in `/windows` needs `%2F` there.
         """
         return [
-            Route("GET", f"{_TABLE}/keys/{{key:.+(?<!/windows)}}", self.get, "read", name=_KEY),
+            Route("GET", f"{_TABLE}/keys/{{key:.+(?<!/windows)}}", self.get, "read", name=KEY_TEMPLATE),
             Route("GET", "/v1/tables", self.tables, "read"),
             Route("GET", _TABLE, self.table, "read"),
             Route("GET", f"{_TABLE}/keys", self.keys, "read"),
-            Route("GET", f"{_TABLE}/keys/{{key:.+}}/windows", self.windows, "read", name=f"{_KEY}/windows"),
+            Route("GET", f"{_TABLE}/keys/{{key:.+}}/windows", self.windows, "read", name=f"{KEY_TEMPLATE}/windows"),
             Route("GET", f"{_TABLE}/values", self.values, "read"),
             Route("GET", f"{_TABLE}/top", self.top, "read"),
         ]

@@ -1,13 +1,13 @@
 """A reading as the contract's JSON, and the part of it that an ETag stands for.
 
-The dataclasses of the read model have their fields in the contract's order, so orjson writes them as they are.
+The classes of the read model have their fields in the contract's order, so they are written as they are.
 """
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-import orjson
+import msgspec
 
 from streamapp.errors import QueryError
 from streamapp.queries.model import Page, Reading, TableInfo
@@ -17,7 +17,7 @@ _FRESHNESS = b',"freshness":{'
 
 
 def _plain(value: object) -> object:
-    """What orjson does not know by itself: mappings and sequences that are no dict or list."""
+    """What msgspec does not know by itself: mappings and sequences that are no dict or list."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (set, frozenset, Sequence)):
@@ -25,9 +25,12 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
 def dumps(value: object) -> bytes:
     """Compact JSON; a float that is not finite becomes null."""
-    return orjson.dumps(value, default=_plain)
+    return _encode(value)
 
 
 def encode_reading(reading: Reading) -> tuple[bytes, bytes]:

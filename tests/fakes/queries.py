@@ -229,6 +229,12 @@ class FakeQueries:
                 return self._reading(table, key, entry)
         raise NoSuchWindowError(f"no window of {key!r} holds {at}")
 
+    def point(self, table: str, key: str) -> Reading | None:
+        entries = self._data.get(table, {}).get(key)
+        if self.delay is not None or not entries or self.restoring or self.unreachable:
+            return None
+        return self._reading(table, key, entries[-1])
+
     async def values(
         self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None
     ) -> Sequence[Reading | Exception]:

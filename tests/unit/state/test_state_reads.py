@@ -6,6 +6,7 @@ session      the newest
 at           of the windows that hold the instant the one that began first
 """
 
+import random
 from typing import Any
 
 import pytest
@@ -30,6 +31,10 @@ both = pytest.mark.parametrize("flushed", [False, True])
 
 def start(found: reads.Found | None) -> int | None:
     return None if found is None else found[0]
+
+
+def content(found: reads.Found | None) -> object:
+    return None if found is None else (found[0], found[1].encode())
 
 
 @both
@@ -123,3 +128,24 @@ def test_is_final_and_end_follow_watermark_and_kind():
     assert (one.state.end_of(begin, entry), one.state.is_final(begin, entry)) == (10, False)
     one.state.stream_times = [15]
     assert one.state.is_final(begin, entry)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize(
+    "window", [Tumbling(10, 15, 200), Hopping(20, 5, 15, 200), Session(10, 15, 200), None], ids=str
+)
+def test_newest_window_is_the_same_from_memory_and_from_the_store(window: Any, seed: int):
+    draw = random.Random(seed)
+    time, events = 0, []
+    for _ in range(120):
+        time += draw.randrange(4)
+        events.append(Event(draw.choice("abc"), max(0, time - draw.randrange(25))))
+    one = Worker(definition(window, Count()), [events], cache_max_entries=draw.choice((1, 4, 100)))
+    while one.read(0, draw.randrange(1, 20)) is not None:
+        if draw.random() < 0.4:
+            one.flush()
+        for key in "abc":
+            expected = content(next(one.state.windows(key, 0, reads.FOREVER, reverse=True), None))
+            assert content(reads._newest_open(one.state, key)) in (None, expected)
+            if not isinstance(window, Hopping):
+                assert content(reads.current(one.state, key)) == expected
