@@ -6,6 +6,7 @@ is a new point, without anybody writing it down. The environment says what happe
 
     FAULTS_POINTS_FILE   every point is written there when it is passed the first few times
     FAULTS_KILL_AT       `NUMBER POINT`: at the NUMBER-th passing the process kills itself
+    FAULTS_SIGNAL        with another signal than KILL: STOP
 """
 
 import ast
@@ -194,6 +195,7 @@ class _Points:
     def __init__(self, file: str | None, kill_at: str | None) -> None:
         number, _, self._target = (kill_at or "0 ").partition(" ")
         self._number = int(number)
+        self._signal = signal.Signals[f"SIG{os.environ.get('FAULTS_SIGNAL', 'KILL')}"]
         self._passed: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._file = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) if file is not None else -1
@@ -206,7 +208,7 @@ class _Points:
         if self._file >= 0 and (number <= RECORDED_MAX or dies):
             os.write(self._file, f"{'kill' if dies else 'pass'} {number} {point}\n".encode())
         if dies:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._signal)
 
     def before(self, point: str, value: object) -> object:
         self.passed(point)
@@ -215,16 +217,31 @@ class _Points:
     after = before
 
 
+def weave() -> None:
+    """Weave the points into what is imported from now on; they do nothing until they are armed."""
+    early = [module for module in AWAITS if module in sys.modules]
+    assert not early, f"imported before the kill points could be woven in: {early}"
+    vars(builtins).update(_fault_point=_nothing, _fault_before=_same, _fault_after=_same)
+    sys.meta_path.insert(0, _Finder())
+
+
+def _nothing(point: str) -> None:
+    pass
+
+
+def _same(point: str, value: object) -> object:
+    return value
+
+
 def install_from_environment() -> None:
-    """Weave the points in where the environment asks for it; before anything of the package is imported."""
+    """Weave and arm the points where the environment asks for it; before anything of the package is imported."""
     file, kill_at = os.environ.get("FAULTS_POINTS_FILE"), os.environ.get("FAULTS_KILL_AT")
     if file is None and kill_at is None:
         return
-    early = [module for module in AWAITS if module in sys.modules]
-    assert not early, f"imported before the kill points could be woven in: {early}"
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        weave()
     points = _Points(file, kill_at)
     vars(builtins).update(_fault_point=points.passed, _fault_before=points.before, _fault_after=points.after)
-    sys.meta_path.insert(0, _Finder())
 
 
 def recorded(file: Path) -> Iterator[tuple[str, int, str]]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,13 +128,20 @@ def execute(fault: Fault, seed: int, kafka: Callable[[], str], folder: Path, *, 
         if raises:
             raise
     except BaseException as problem:
-        outcome.state, outcome.detail = "failed", f"{type(problem).__name__}: {problem}"
+        outcome.state, outcome.detail = "failed", _told(problem)
         if raises or not isinstance(problem, Exception | pytest.fail.Exception):
             raise
     finally:
         lab.close()
         outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
+
+
+def _told(problem: BaseException) -> str:
+    """The message and where it came from."""
+    steps = traceback.extract_tb(problem.__traceback__)[-4:]
+    where = " < ".join(f"{Path(step.filename).name}:{step.lineno}" for step in reversed(steps))
+    return f"{type(problem).__name__} ({where}): {problem}"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.fakes.processes import until
 from tests.faults.kill_points import all_points, recorded
 from tests.faults.lab import Lab, fault
+from tests.faults.nursery import Nursery
 from tests.faults.world import FaultWorker, World
 
 PORTION = 40
@@ -70,8 +71,8 @@ def test_every_point_of_the_path_is_named_once() -> None:
 def _aimed(lab: Lab, path: tuple[str, ...]) -> None:
     draw = random.Random(f"aimed-{lab.seed}")
     env = {"FAULTS_WRITE_IN_THREAD_MIN": "60", "STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "2000"}
-    with lab.world(partitions=2, env=env) as world:
-        worker = world.worker()
+    with Nursery(lab.folder) as nursery, lab.world(partitions=2, env=env) as world:
+        worker = world.worker(nursery=nursery)
         aims, missing = _plan(world, worker, draw, path)
         kills = {False: 0, True: 0}
         missed = []
@@ -141,12 +142,10 @@ def _passed(file: Path) -> dict[str, int]:
 
 def _quietly(worker: FaultWorker, file: Path | None, aim: Aim | None) -> None:
     """What the next life's environment says."""
-    for name in ("FAULTS_POINTS_FILE", "FAULTS_KILL_AT"):
-        worker._env.pop(name, None)
-    if file is not None:
-        worker._env["FAULTS_POINTS_FILE"] = str(file)
-    if aim is not None:
-        worker._env["FAULTS_KILL_AT"] = f"{aim.passing} {aim.point}"
+    worker.set_env(
+        FAULTS_POINTS_FILE=None if file is None else str(file),
+        FAULTS_KILL_AT=None if aim is None else f"{aim.passing} {aim.point}",
+    )
 
 
 def _life(world: World, worker: FaultWorker, aim: Aim, file: Path) -> bool:

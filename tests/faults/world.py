@@ -16,6 +16,7 @@ from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
 from tests.fakes.processes import HOST, Topics, Worker, until
 from tests.faults.events import Record, Trades
+from tests.faults.nursery import Nursery
 from tests.faults.oracle import Comparison, Oracle
 from tests.faults.tables import SHAPES, Shape
 
@@ -35,6 +36,7 @@ class FaultWorker(Worker):
         host: where it listens.
         token: shown with every request, where the worker wants one.
         prefix: runs its command somewhere else, for example in a network namespace.
+        nursery: forks it, instead of a start from nothing.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class FaultWorker(Worker):
         host: str = HOST,
         token: str | None = None,
         prefix: Sequence[str] = (),
+        nursery: Nursery | None = None,
     ) -> None:
         super().__init__(
             brokers,
@@ -58,8 +61,27 @@ class FaultWorker(Worker):
         self.app = env["FAULTS_APP"]
         self._command = [*prefix, *self._command]
         self._host = host
+        self._nursery = nursery
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._hop = {HOP_HEADER: hop_token(Settings(api_tokens=env.get("STREAMAPP_API_TOKENS", "")))}
+
+    def start(self) -> Self:
+        """Start it, or start it again."""
+        if self._nursery is None:
+            return super().start()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        arguments = self._command[self._command.index("faust") + 1 :]
+        started = self._nursery.start(arguments, self._env, self.log_file, self._cwd)
+        self._process = started  # type: ignore[assignment]
+        return self
+
+    def set_env(self, **values: str | None) -> None:
+        """Change the environment of its next life; None takes a name out of it."""
+        for name, value in values.items():
+            if value is None:
+                self._env.pop(name, None)
+            else:
+                self._env[name] = value
 
     @property
     def tables_dir(self) -> Path:
