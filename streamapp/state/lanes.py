@@ -46,7 +46,7 @@ def merge_records(
     aggregate, source, origin = state.aggregate, batch.source, batch.origin
     add, entry_of, touch = aggregate.add, state.entry, state.touch
     offsets, keys, records, times, sequences = batch.offsets, batch.keys, batch.records, batch.times, batch.sequences
-    stream_times, horizon = state.stream_times, state.horizon[origin]
+    stream_times, horizon, origins = state.stream_times, state.horizon[origin], state.origins
     span = window.size_ms + window.grace_ms if window is not None else 0
     for position in positions:
         time, offset, key = times[position], offsets[position], keys[position]
@@ -59,7 +59,8 @@ def merge_records(
         missed: list[int] | None = None
         failure: Exception | None = None
         merged = False
-        order = (time, sequences[position], offset)
+        # two origins may have the same offset; which of them comes first must not depend on which was read first
+        order = (time, sequences[position], offset if origins == 1 else offset * origins + origin)
         for start in _NO_WINDOW if window is None else window.starts_for(time):
             if window is not None and start + span <= watermark:
                 missed = [start] if missed is None else [*missed, start]
@@ -165,13 +166,13 @@ def _rows(
     state: "PartitionState", batch: Batch, first: int, kept: Any
 ) -> list[tuple[Any, int, list[Any], int, int]] | None:
     """One partial per key and pane, made or found in the batch: (key, pane, slots, newest event time, last offset)."""
-    aggregate, window, source = state.aggregate, state.window, batch.source
+    aggregate, window, source, origins = state.aggregate, state.window, batch.source, state.origins
     assert not isinstance(window, Session)
     expressions = aggregate.expressions(source)
     if expressions is None:
         return None
     pane_ms = window.pane_ms if window is not None else 0
-    name = ("rows", _same_rows(state, source, expressions), first)
+    name = ("rows", _same_rows(state, source, expressions), first, origins, batch.origin if origins > 1 else 0)
     shared = batch.columns.get(name) if kept is None else None
     if shared is not None and (shared[0] == pane_ms or (shared[0] and pane_ms % shared[0] == 0)):
         rows: list[tuple[Any, int, list[Any], int, int]] = shared[1]
@@ -180,11 +181,15 @@ def _rows(
         columns = [_column(batch, name) for name in (*_OWN, *aggregate.inputs(source))]
         if any(_column(batch, name).null_count() for name in aggregate.required(source)):
             return None
+        if origins > 1:  # as in `merge_records`
+            columns[_OWN.index("__offset")] = _column(batch, "__offset") * origins + batch.origin
         rows = _group(batch, columns, expressions, first, pane_ms, kept)
     except (TypeError, ValueError, AttributeError, OverflowError, pl.exceptions.PolarsError):
         return None  # values of mixed types, or that these expressions cannot use: one by one it shows which is wrong
     for _, _, partial, _, _ in rows:
         aggregate.compact(partial)
+    if origins > 1:
+        rows = [(key, pane, partial, newest, last // origins) for key, pane, partial, newest, last in rows]
     if kept is None:
         batch.columns[name] = (pane_ms, rows)
     return rows

@@ -58,8 +58,9 @@ class SessionLane:
                 outcome.repeated += 1
                 continue
             partial = aggregate.initial()
+            place = offset if state.origins == 1 else offset * state.origins + origin  # as in `merge_records`
             try:
-                aggregate.add(partial, batch.records[position], (time, batch.sequences[position], offset), source)
+                aggregate.add(partial, batch.records[position], (time, batch.sequences[position], place), source)
             except Exception as problem:  # a user's code, or a value that this aggregate cannot use
                 outcome.failed.append((position, problem))
                 continue

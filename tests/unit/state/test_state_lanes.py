@@ -19,6 +19,7 @@ from streamapp.windows.distinct import DistinctCount
 from streamapp.windows.edges import First, Last
 from streamapp.windows.named import Named
 from streamapp.windows.quantiles import Quantiles
+from streamapp.windows.sessions import Session
 from tests.fakes.crashes import Event, batch, definition
 
 WINDOWS = [
@@ -175,3 +176,20 @@ def test_one_value_missing_among_many_is_skipped_in_both_lanes(monkeypatch: pyte
     assert found[0][1] == found[1][1]
     assert found[0][0].cache["a"][0].state[0] == 299
     assert_same_state(found[0][0], found[1][0])
+
+
+@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize("window", [Tumbling(10, 0, 100_000), Session(10, 0, 100_000)])
+def test_of_two_origins_with_the_same_place_the_first_origin_comes_first_whichever_is_read_first(
+    window: Any, columns: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_RECORDS", 1 if columns else 1 << 60)
+    batches = [batch([Event("a", 5, price)] * 2, origin=origin, source=0) for origin, price in enumerate((1.0, 2.0))]
+    for order in (batches, batches[::-1]):
+        state = PartitionState(definition(window, Candle()), 0, MemoryStore(), origins=2)
+        for one in order:
+            state.apply(one)
+        [(_, entry)] = state.windows("a", 0, 100)
+        result = Candle().result(entry.state, (0, 10))
+        assert (result["open"], result["close"]) == (1.0, 2.0)
+        assert entry.offsets == [1, 1]
