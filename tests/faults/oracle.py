@@ -74,16 +74,20 @@ class Oracle:
         self.comparison = Comparison()
         self.expected: dict[str, Expected] = {}
         self.arrivals: list[Arrival] = []
+        self.stored = 0  # records on the source topic
 
     def read_source(self, bad: Mapping[bytes, str]) -> None:
         """Read what stands on the source topic, and work out the reference from it; `bad` values are no arrivals."""
-        self.arrivals, self.bad = [], {}
+        self.arrivals, self.bad, self.stored = [], {}, 0
         for message in self._topics.read(self._source):
             place = (message.partition(), message.offset())
             value = message.value()
+            self.stored += 1
             reason = bad.get(value if value is not None else b"")
             if reason is not None:
                 self.bad[place] = reason
+                if reason in ("missing_key", "undecodable_key"):
+                    self.arrivals.append(Arrival(*place, None, json.loads(value)))
             else:
                 self.arrivals.append(Arrival(*place, message.key().decode(), json.loads(value)))
         self.expected = expected_tables(self.arrivals, self.partitions, self._shapes)

@@ -21,11 +21,11 @@ RELATIVE = 1e-9
 
 
 class Arrival(NamedTuple):
-    """One good record where it stands on the source topic."""
+    """One good record where it stands on the source topic; without a usable key only a re-keyed table counts it."""
 
     partition: int
     offset: int
-    key: str
+    key: str | None
     value: Mapping[str, Any]
 
 
@@ -54,14 +54,15 @@ def expected_tables(
 ) -> dict[str, Expected]:
     """All tables after these records."""
     ordered = sorted(arrivals, key=lambda arrival: arrival[:2])
+    keyed = [arrival for arrival in ordered if arrival.key is not None]
     found = {}
     for shape in shapes:
         if shape.gap_ms:
-            found[shape.name] = _sessions(shape, ordered)
+            found[shape.name] = _sessions(shape, keyed)
         elif shape.fixed:
-            found[shape.name] = _fixed(shape, ordered, partitions)
+            found[shape.name] = _fixed(shape, ordered if shape.by_symbol else keyed, partitions)
         else:
-            found[shape.name] = _newest(shape, ordered)
+            found[shape.name] = _newest(shape, keyed)
     return found
 
 

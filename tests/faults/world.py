@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from confluent_kafka import Producer
+
 from streamapp.kafka.topics import TopicSpec
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
 from tests.fakes.processes import HOST, Topics, Worker, until
-from tests.faults.events import Record, Trades
+from tests.faults.events import Trades
 from tests.faults.nursery import Nursery
 from tests.faults.oracle import Comparison, Oracle
 from tests.faults.tables import SHAPES, Shape
@@ -153,10 +155,10 @@ class World:
         self.trades = trades or Trades(seed)
         self.events = 0
         self.bad: dict[bytes, str] = {}  # values that must become dead letters -> the reason
-        self.acknowledged: set[str] = set()  # ids of trades that Kafka has acknowledged
         self.comparison = Comparison()
         self.figures: dict[str, Any] = {}
         self.workers: list[FaultWorker] = []
+        self._producer: Producer | None = None
         self._partitions = partitions
         self._replication = replication
         self._env = {
@@ -216,17 +218,40 @@ class World:
         """The next trades, acknowledged when this returns."""
         self.send(self.trades.take(count))
 
-    def send(self, records: Iterable[Record]) -> None:
-        """These records, acknowledged when this returns."""
-        records = list(records)
-        self.topics.produce(self.source, records)
-        self.events += len(records)
+    def send(self, records: Iterable[tuple[str | bytes | None, bytes | None]], timeout_s: float = 120.0) -> None:
+        """These records in this order, acknowledged when this returns."""
+        if self._producer is None:
+            self._producer = Producer(
+                {
+                    "bootstrap.servers": self.topics.brokers,
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    "linger.ms": 2,
+                    "partitioner": "murmur2_random",
+                    "message.max.bytes": 4 << 20,
+                    "delivery.timeout.ms": int(timeout_s * 1000),
+                    "log_level": 2,
+                }
+            )
+        producer = self._producer
+        problems: list[object] = []
+        count = 0
+
+        def delivered(problem: object, message: object) -> None:
+            if problem is not None:
+                problems.append(problem)
+
+        for key, value in records:
+            producer.produce(self.source, value, key, on_delivery=delivered)
+            count += 1
+        assert producer.flush(timeout_s) == 0, "Kafka did not acknowledge everything"
+        assert not problems, problems[:3]
+        self.events += count
 
     def send_bad(self, reason: str, key: str | bytes | None, value: bytes | None) -> None:
         """A record that tables must refuse for this reason."""
-        self.topics.produce(self.source, [(key, value)])
         self.bad[value if value is not None else b""] = reason
-        self.events += 1
+        self.send([(key, value)])
 
     # --- the verdict -----------------------------------------------------------------------------------------------------
 
@@ -276,9 +301,8 @@ class World:
         oracle = Oracle(self.topics, self.app, self.source, self.shapes)
         oracle.read_source(self.bad)
         comparison = self.comparison = oracle.comparison
-        stored = len(oracle.arrivals) + len(oracle.bad)
-        if stored < self.events:
-            comparison.differing.append(f"{self.events} records were acknowledged, {stored} are on the topic")
+        if oracle.stored < self.events:
+            comparison.differing.append(f"{self.events} records were acknowledged, {oracle.stored} are on the topic")
         owners = self.owners()
         if views:
             oracle.compare_views(self.live())

@@ -1,0 +1,44 @@
+"""Fault 2: kill -9 and restart of a broker, of three that replicate everything."""
+
+import random
+import time
+
+from tests.faults.cluster import Cluster
+from tests.faults.lab import Lab, fault
+from tests.faults.tables import BURSTS, MINUTES, SYMBOLS
+from tests.faults.watch import Feed
+from tests.faults.world import timed
+
+KILLS = 3
+
+
+@fault(2, "kill -9 and restart of a broker, of three", seeds=(1,), timeout_s=600)
+def test_broker_kills(lab: Lab) -> None:
+    draw = random.Random(f"brokers-{lab.seed}")
+    env = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "10000", "STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS": "5000"}
+    back = []
+    with (
+        Cluster(lab.folder / "kafka") as cluster,
+        lab.world(cluster.bootstrap, partitions=3, replication=3, shapes=(MINUTES, BURSTS, SYMBOLS), env=env) as world,
+    ):
+        worker = world.worker()
+        world.produce(1_000)
+        worker.start().until_ready()
+        with Feed(world, 60):
+            for _ in range(KILLS):
+                time.sleep(draw.uniform(0.5, 2.0))
+                broker = draw.choice(cluster.brokers)
+                broker.kill()
+                time.sleep(draw.uniform(0.0, 4.0))
+                broker.start()
+                back.append(timed(cluster.until_up))
+                if not worker.running:
+                    # loud, and nothing committed that is not durable: that is what the comparison shows
+                    world.figures["worker_stopped"] = world.figures.get("worker_stopped", 0) + 1
+                    worker.start().until_ready()
+        if not worker.running:
+            world.figures["worker_stopped"] = world.figures.get("worker_stopped", 0) + 1
+            worker.start()
+        world.settle()
+        world.figures.update(kills=KILLS, broker_back_s=max(back))
+        world.verify()
