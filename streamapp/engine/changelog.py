@@ -24,7 +24,7 @@ from aiokafka.structs import TopicPartition
 from streamapp.errors import KafkaError
 from streamapp.kafka.config import aiokafka_options
 from streamapp.settings import Settings
-from streamapp.state.replay import ChangelogRecord
+from streamapp.state.epochs import ChangelogRecord
 
 Place = tuple[str, int]
 

@@ -27,6 +27,11 @@ _TAIL = _START.size + 1
 MAX_START = (1 << 56) - 1
 
 
+#: an epoch is written as so many bytes
+EPOCH_BYTES = 4
+NO_EPOCH = bytes(EPOCH_BYTES)
+
+
 class Entry:
     """The state of one (key, window).
 
@@ -44,18 +49,19 @@ class Entry:
         self.newest = newest
         self.state = state
 
-    def encode(self) -> bytes:
-        """The bytes for changelog and store."""
-        return _encode((self.offsets, self.newest, self.state))
+    def encode(self, epoch: bytes = NO_EPOCH) -> bytes:
+        """The bytes for changelog and store; the owner's epoch is the end of them."""
+        return _encode((self.offsets, self.newest, self.state, epoch))
 
     @classmethod
     def decode(cls, raw: bytes) -> "Entry":
-        """The reverse of `encode`."""
-        return cls(*_decode_entry(raw))
+        """The reverse of `encode`; whose it is plays no part in what it says."""
+        offsets, newest, state, _ = _decode_entry(raw)
+        return cls(offsets, newest, state)
 
 
-_decode_entry = msgspec.msgpack.Decoder(tuple[list[int], int, list[object]]).decode
-_decode_offsets = msgspec.msgpack.Decoder(tuple[list[int], msgspec.Raw, msgspec.Raw]).decode
+_decode_entry = msgspec.msgpack.Decoder(tuple[list[int], int, list[object], msgspec.Raw]).decode
+_decode_offsets = msgspec.msgpack.Decoder(tuple[list[int], msgspec.Raw, msgspec.Raw, msgspec.Raw]).decode
 #: from this byte on MessagePack writes small negative numbers, which would compare as the greatest
 _NEGATIVE = 0xE0
 
@@ -126,7 +132,7 @@ class Checkpoint:
         cluster_id: the Kafka cluster that the offsets belong to.
         topic_ids: per source topic, its id.
         committed: per source topic, the consumer group's position when this was written; -1: unknown.
-        epoch: the owner's; reserved.
+        epoch: of the owner that wrote it.
     """
 
     offsets: Sequence[int]

@@ -5,42 +5,25 @@ records only the newest per key is kept, and a chunk becomes one atomic write to
 crash between two chunks goes on from there.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from streamapp.state.entry import CHECKPOINT_KEY, highest_offsets, time_key_of
+from streamapp.state.entry import CHECKPOINT_KEY, EPOCH_BYTES, NO_EPOCH, highest_offsets, time_key_of
+from streamapp.state.epochs import (
+    DOUBTED_END,
+    DOUBTED_PREFIX,
+    EPOCH_KEY,
+    EPOCH_SEEN_KEY,
+    ChangelogRecord,
+    epoch_of,
+)
 from streamapp.state.store import CHANGELOG_OFFSET_KEY, HORIZON_KEY, StateStore, WriteSet
 
 #: the key of the record that a rebuild leaves at the beginning of a changelog
 REBUILD_KEY = b"r"
 _encode_offsets = msgspec.msgpack.Encoder().encode
 _decode_offsets = msgspec.msgpack.Decoder(list[int]).decode
-
-
-class ChangelogRecord(Protocol):
-    """One record of a changelog; the parsers of Kafka's clients give objects of this form."""
-
-    @property
-    def offset(self) -> int:
-        """Its place in the changelog."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """What it is about."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The new value; None deletes."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """Who wrote it."""
-        ...
 
 
 class Replay:
@@ -56,6 +39,8 @@ class Replay:
     Attributes:
         position: the next offset to take.
         records: how many were taken.
+        epoch: the highest that was seen.
+        doubted: keys whose last record came from an owner that had been replaced.
     """
 
     def __init__(self, store: StateStore, *, windowed: bool, begin: int = 0) -> None:
@@ -65,6 +50,8 @@ class Replay:
         horizon = store.get(HORIZON_KEY)
         self._horizon = _decode_offsets(horizon) if horizon is not None else []
         self.records = 0
+        self.epoch = store.get(EPOCH_SEEN_KEY) or NO_EPOCH
+        self.doubted = {key[len(DOUBTED_PREFIX) :] for key, _ in store.scan(DOUBTED_PREFIX, DOUBTED_END)}
 
     def take(self, records: Iterable[ChangelogRecord], end: int) -> WriteSet:
         """What these records change, for one atomic write.
@@ -73,23 +60,26 @@ class Replay:
             records: in order of offset; those below `position` were taken before and are left out by the caller.
             end: the offset behind the last one; beyond its own plus one where compaction left a gap.
         """
-        newest: dict[bytes | None, bytes | None] = {}
-        count = 0
-        for count, record in enumerate(records, 1):  # noqa: B007 - the last number is wanted
-            newest[record.key] = record.value
-        self.records += count
-        self.position = max(self.position, end)
-        newest.pop(None, None)
+        batch = list(records)
+        newest: dict[bytes, ChangelogRecord] = {record.key: record for record in batch}  # type: ignore[misc]
+        newest.pop(None, None)  # type: ignore[call-overload]
         newest.pop(REBUILD_KEY, None)
-        checkpoint = newest.pop(CHECKPOINT_KEY, None)
+        self.records += len(batch)
+        self.position = max(self.position, end)
         changes = WriteSet()
-        values: dict[bytes, bytes] = newest  # type: ignore[assignment] # what could be None is taken out here
-        if None in newest.values():
-            changes.deletes = [key for key, value in newest.items() if value is None]  # type: ignore[misc]
-            for key in changes.deletes:
-                del newest[key]
+        if not self._of_one_owner(newest):
+            newest = self._believed(batch, changes)
+        changes.puts.append((EPOCH_SEEN_KEY, self.epoch))
+        found = newest.pop(CHECKPOINT_KEY, None)
+        checkpoint = found.value if found is not None else None
+        values: dict[bytes, bytes] = {key: record.value for key, record in newest.items()}  # type: ignore[misc]
+        if None in values.values():
+            gone = [key for key, value in values.items() if value is None]
+            for key in gone:
+                del values[key]
+            changes.deletes += gone
             if self._windowed:
-                changes.deletes += [time_key_of(key) for key in changes.deletes]
+                changes.deletes += [time_key_of(key) for key in gone]
         if values:
             self._raise_horizon(highest_offsets(values.values()))
             changes.puts.append((HORIZON_KEY, _encode_offsets(self._horizon)))
@@ -100,6 +90,43 @@ class Replay:
             changes.bulk |= dict.fromkeys(map(time_key_of, values), b"")
         changes.puts.append((CHANGELOG_OFFSET_KEY, b"%d" % (self.position - 1)))
         return changes
+
+    def _of_one_owner(self, newest: Mapping[bytes, ChangelogRecord]) -> bool:
+        """Whether all of this is of one epoch, not below those seen, so that its order tells what is true.
+
+        What hides behind a newer record of the same key does not matter.
+        """
+        if self.doubted or EPOCH_KEY in newest:
+            return False
+        epochs = {
+            value[-EPOCH_BYTES:] if (value := record.value) is not None and key != CHECKPOINT_KEY else epoch_of(record)
+            for key, record in newest.items()
+        }
+        if len(epochs) > 1 or min(epochs, default=self.epoch) < self.epoch:
+            return False
+        self.epoch = max(epochs, default=self.epoch)
+        return True
+
+    def _believed(self, batch: Sequence[ChangelogRecord], changes: WriteSet) -> dict[bytes, ChangelogRecord]:
+        """The newest of what owners wrote while they were owners; what came from others is noted as doubted."""
+        newest: dict[bytes, ChangelogRecord] = {}
+        doubted = set(self.doubted)
+        for record in batch:
+            key = record.key
+            if key is None or key == REBUILD_KEY:
+                continue
+            epoch = epoch_of(record)
+            if epoch >= self.epoch:
+                self.epoch = epoch
+                if key != EPOCH_KEY:
+                    newest[key] = record
+                    doubted.discard(key)
+            elif key != EPOCH_KEY:
+                doubted.add(key)
+        changes.puts += [(DOUBTED_PREFIX + key, b"") for key in sorted(doubted - self.doubted)]
+        changes.deletes += [DOUBTED_PREFIX + key for key in sorted(self.doubted - doubted)]
+        self.doubted = doubted
+        return newest
 
     def _raise_horizon(self, offsets: Sequence[int]) -> None:
         if len(self._horizon) != len(offsets):
