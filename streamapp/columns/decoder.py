@@ -75,6 +75,17 @@ class Columns:
         at = int(self.value_at[row])
         return self.batches[int(self.batch_of[row])].payload()[at : at + length]
 
+    def values(self) -> list[bytes]:
+        """The values of all rows; a null one is empty."""
+        ends = np.where(self.value_length == NO_VALUE, self.value_at, self.value_at + self.value_length)
+        found: list[bytes] = []
+        for place, batch in enumerate(self.batches):
+            payload = batch.payload()
+            begin, end = np.searchsorted(self.batch_of, (place, place + 1)).tolist()
+            spans = zip(self.value_at[begin:end].tolist(), ends[begin:end].tolist(), strict=True)
+            found += [payload[first:last] for first, last in spans]
+        return found
+
 
 class ColumnDecoder:
     """Decodes chunks of one schema.

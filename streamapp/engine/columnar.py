@@ -146,7 +146,7 @@ class ColumnGroup:
             return decode(found.value(row) or b"")
 
         def everything() -> Sequence[Any]:
-            return self._codec.decode_all([raw.value or b"" for raw in raws])
+            return self._codec.decode_all(found.values())
 
         keys: Sequence[str] = TextList(found.keys, found.key_texts) if self._needs_key else [""] * count
         return Decoded(
@@ -164,11 +164,14 @@ class ColumnGroup:
 def column_group(
     taps: Sequence[Tap], codec: Codec, time_field: str | None, *, needs_key: bool, judge: Judge, native: Mode
 ) -> ColumnGroup | None:
-    """The group for these taps; None where none of them takes columns, or no column can be had."""
-    inputs = [found for tap in taps if (found := tap.inputs()) is not None]
+    """The group for these taps; None where no column can be had.
+
+    Taps that take records gain as well: offsets, keys, times and values need no object per record on the way.
+    """
     fields = {field.name: field for field in fields_of(codec) or ()}
-    if not inputs or (time_field is not None and (time_field not in fields or fields[time_field].kind not in "if")):
+    if not fields or (time_field is not None and (time_field not in fields or fields[time_field].kind not in "if")):
         return None
+    inputs = [tap.inputs() or () for tap in taps]
     wanted = dict.fromkeys(name for names in inputs for name in names)
     if time_field is not None:
         wanted[time_field] = None

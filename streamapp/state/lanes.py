@@ -5,7 +5,7 @@ and pane with polars and merges one partial per group; it is used where no recor
 the longest span that lies wholly in or wholly out of every window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _OWN = ("__key", "__time", "__sequence", "__offset")
 _OWN_RESULTS = (pl.col("__time").max().alias("__newest"), pl.col("__offset").max().alias("__last"))
 _NO_WINDOW = (0,)
+_FEW_RECORDS = 64
+_MAX_TIME_MS = 1 << 53
 
 
 def merge_records(
@@ -29,7 +31,7 @@ def merge_records(
     batch: Batch,
     positions: Sequence[int],
     outcome: Applied,
-    watermarks: Sequence[int] | None = None,
+    watermarks: Sequence[int] | Mapping[int, int] | None = None,
 ) -> None:
     """Merge the records at these positions, one by one, in order of offset.
 
@@ -46,6 +48,13 @@ def merge_records(
     aggregate, source, origin = state.aggregate, batch.source, batch.origin
     add, entry_of, touch = aggregate.add, state.entry, state.touch
     offsets, keys, records, times, sequences = batch.offsets, batch.keys, batch.records, batch.times, batch.sequences
+    if len(positions) > _FEW_RECORDS:
+        # they may be made on demand; all at once costs less then
+        offsets, keys, records, times, sequences = map(list, (offsets, keys, records, times, sequences))
+        if watermarks is None and offsets[positions[0]] > state.horizon[origin]:
+            batch = Batch(source, origin, batch.end, offsets, keys, records, times, sequences)
+            _merge_new_records(state, batch, positions, outcome)
+            return
     stream_times, horizon, origins = state.stream_times, state.horizon[origin], state.origins
     span = window.size_ms + window.grace_ms if window is not None else 0
     for position in positions:
@@ -92,6 +101,64 @@ def merge_records(
             outcome.merged += 1
         else:
             outcome.repeated += 1
+
+
+def _merge_new_records(state: "PartitionState", batch: Batch, positions: Sequence[int], outcome: Applied) -> None:
+    """The same for many records of which none can be a repeat, with what they have in common done once.
+
+    Windows are looked up once per key and pane, where even the greatest stream time of the batch leaves all of the pane's
+    windows open; a record of another pane goes the general way.
+    """
+    window, aggregate, origin, source = state.window, state.aggregate, batch.origin, batch.source
+    assert not isinstance(window, Session)
+    add, entry_of, touch = aggregate.add, state.entry, state.touch
+    offsets, keys, records, times, sequences = batch.offsets, batch.keys, batch.records, batch.times, batch.sequences
+    origins, pane_ms = state.origins, window.pane_ms if window is not None else _MAX_TIME_MS
+    stream_time = state.stream_times[origin]
+    greatest = max(stream_time, max(times))
+    span = window.size_ms + window.grace_ms if window is not None else 0
+    places: dict[
+        tuple[str, int], list[list[Any]]
+    ] = {}  # per key and pane: [start, entry, whether it is marked as changed]
+    merged = 0
+    for position in positions:
+        time, key = times[position], keys[position]
+        if time > stream_time:
+            stream_time = time
+        pane = time - time % pane_ms
+        found = places.get((key, pane))
+        if found is None:
+            starts = _NO_WINDOW if window is None else window.starts_for(pane)
+            if window is not None and starts[0] + span <= greatest:
+                state.stream_times[origin] = stream_time
+                merge_records(state, batch, (position,), outcome, {position: stream_time})
+                continue
+            found = places[key, pane] = [[start, entry_of(key, start), False] for start in starts]
+        offset = offsets[position]
+        order = (time, sequences[position], offset if origins == 1 else offset * origins + origin)
+        failure: Exception | None = None
+        for place in found:
+            start, entry, changed = place
+            try:
+                add(entry.state, records[position], order, source)
+            except Exception as problem:  # a user's code, or a value that this aggregate cannot use
+                failure = problem
+                if entry.newest < 0:
+                    state.discard_empty(key, start, entry)
+                    places.pop((key, pane), None)
+                continue
+            entry.offsets[origin] = offset
+            if time > entry.newest:
+                entry.newest = time
+            if not changed:
+                place[2] = True
+                touch(key, start, entry)
+        if failure is None:
+            merged += 1
+        else:
+            outcome.failed.append((position, failure))
+    outcome.merged += merged
+    state.stream_times[origin] = stream_time
 
 
 def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Applied) -> bool:
