@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from rocksdict import AccessType, Options, Rdict
 
-from streamapp.state.entry import Entry, split_data_key
+from streamapp.state.entry import CHECKPOINT_KEY, Checkpoint, Entry, split_data_key
 from streamapp.windows.basic import Count, Sum
 from streamapp.windows.candle import Candle
 from streamapp.windows.edges import Last
@@ -223,6 +223,44 @@ class Oracle:
             if first != told and not _equal(first, told):
                 self.comparison.differing.append(f"{topic} {told['id']}: {first}, then {told}")
         return seen
+
+
+def commits_ahead(topics: Topics, app: str, source: str, shapes: Sequence[Shape]) -> list[str]:
+    """Partitions whose committed offset is beyond what a durable checkpoint of every table speaks of; there must be none."""
+    found = []
+    committed = topics.committed(app, source)
+    for shape in shapes:
+        if shape.by_symbol:
+            continue  # its offsets are those of its own topic
+        known: dict[int, Checkpoint] = {}
+        for message in topics.read(f"{app}-{shape.name}-changelog"):
+            if message.key() == CHECKPOINT_KEY and message.value() is not None:
+                known[message.partition()] = Checkpoint.decode(message.value())
+        for (_, partition), position in committed.items():
+            durable = known[partition].offsets[0] + 1 if partition in known else 0
+            if position > durable:
+                found.append(f"{shape.name}-{partition}: committed {position}, durable {durable}")
+    return found
+
+
+def steps_back_in_changelog(topics: Topics, app: str, shapes: Sequence[Shape]) -> list[str]:
+    """Values of a key that speak of an earlier source offset than one before them."""
+    found = []
+    for shape in shapes:
+        newest: dict[bytes, Sequence[int]] = {}
+        for message in topics.read(f"{app}-{shape.name}-changelog"):
+            key = message.key()
+            if key is None or key[:1] != b"d":
+                continue
+            if message.value() is None:
+                newest.pop(key, None)
+                continue
+            offsets = Entry.decode(message.value()).offsets
+            before = newest.get(key, offsets)
+            if any(now < then for now, then in zip(offsets, before, strict=True)):
+                found.append(f"{shape.name} {key!r}: {before}, then {offsets}")
+            newest[key] = offsets
+    return found
 
 
 def _equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

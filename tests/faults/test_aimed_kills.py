@@ -70,7 +70,7 @@ def test_every_point_of_the_path_is_named_once() -> None:
 
 def _aimed(lab: Lab, path: tuple[str, ...]) -> None:
     draw = random.Random(f"aimed-{lab.seed}")
-    env = {"FAULTS_WRITE_IN_THREAD_MIN": "60", "STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "2000"}
+    env = {"FAULTS_WRITE_IN_THREAD_MIN": "60", "STREAMAPP_GROUP_INSTANCE_ID": f"aimed-{lab.seed}"}
     with Nursery(lab.folder) as nursery, lab.world(partitions=2, env=env) as world:
         worker = world.worker(nursery=nursery)
         aims, missing = _plan(world, worker, draw, path)

@@ -5,6 +5,7 @@ import time
 
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Lab, fault
+from tests.faults.oracle import commits_ahead
 from tests.faults.tables import BURSTS, MINUTES, SYMBOLS
 from tests.faults.watch import Feed
 from tests.faults.world import timed
@@ -16,7 +17,7 @@ KILLS = 3
 def test_broker_kills(lab: Lab) -> None:
     draw = random.Random(f"brokers-{lab.seed}")
     env = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "10000", "STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS": "5000"}
-    back = []
+    back, ahead = [], []
     with (
         Cluster(lab.folder / "kafka") as cluster,
         lab.world(cluster.bootstrap, partitions=3, replication=3, shapes=(MINUTES, BURSTS, SYMBOLS), env=env) as world,
@@ -32,6 +33,7 @@ def test_broker_kills(lab: Lab) -> None:
                 time.sleep(draw.uniform(0.0, 4.0))
                 broker.start()
                 back.append(timed(cluster.until_up))
+                ahead += commits_ahead(world.topics, world.app, world.source, world.shapes)
                 if not worker.running:
                     # loud, and nothing committed that is not durable: that is what the comparison shows
                     world.figures["worker_stopped"] = world.figures.get("worker_stopped", 0) + 1
@@ -42,3 +44,4 @@ def test_broker_kills(lab: Lab) -> None:
         world.settle()
         world.figures.update(kills=KILLS, broker_back_s=max(back))
         world.verify()
+    assert ahead == [], "a commit beyond the flushed changelog"

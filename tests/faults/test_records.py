@@ -39,7 +39,7 @@ def _poison(draw: random.Random) -> Iterator[tuple[str, str | bytes | None, byte
             (
                 ("undecodable", key, b'{"venue": "a", "trade_id": "cut-%d' % number),
                 ("undecodable", key, b"\xff\xfe%d" % number),
-                ("undecodable", key, b"[" * 5_000 + b"%d" % number),
+                ("wrong_schema", key, b"[" * 5_000 + b"%d" % number),
                 ("wrong_schema", key, orjson.dumps(good | {"price": "5"})),
                 ("wrong_schema", key, orjson.dumps(good | {"price": -1})),
                 ("wrong_schema", key, orjson.dumps(good | {"size": None})),
