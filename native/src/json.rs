@@ -66,18 +66,28 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn string(&mut self) -> Sure<&'a [u8]> {
         self.expect(b'"')?;
-        let begin = self.at;
+        let rest = &self.text[self.at..];
+        let mut length = 0;
         let mut ascii = true;
+        // eight bytes at a time up to the first that is not plain ASCII text
+        while let Some(chunk) = rest.get(length..length + 8) {
+            let marks = marked(u64::from_le_bytes(chunk.try_into().map_err(|_| Unsure)?));
+            if marks != 0 {
+                length += (marks.trailing_zeros() / 8) as usize;
+                break;
+            }
+            length += 8;
+        }
         loop {
-            match self.text.get(self.at) {
+            match rest.get(length) {
                 Some(b'"') => break,
                 Some(b'\\') | Some(0..=0x1F) | None => return Err(Unsure),
                 Some(byte) => ascii &= byte.is_ascii(),
             }
-            self.at += 1;
+            length += 1;
         }
-        let found = &self.text[begin..self.at];
-        self.at += 1;
+        let found = &rest[..length];
+        self.at += length + 1;
         if !ascii && std::str::from_utf8(found).is_err() {
             return Err(Unsure);
         }
@@ -142,7 +152,6 @@ impl<'a> Reader<'a> {
                 return Err(Unsure);
             }
         }
-        // what follows has to end the number: `01` and `1x` are none
         if !matches!(
             text.get(at),
             Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t') | None
@@ -174,12 +183,39 @@ impl<'a> Reader<'a> {
     }
 
     /// The double next to the number that is written, which is finite.
+    ///
+    /// Digits below 2^53 with at most 22 of them after the point are exact as a double, and so is that power of ten: one
+    /// division rounds once (Clinger, "How to read floating point numbers accurately", 1990).
     #[inline]
     pub fn float(&mut self) -> Sure<f64> {
-        let (digits, _) = self.number()?;
-        if let Some(value) = short_decimal(digits) {
-            return Ok(value);
+        self.peek();
+        let begin = self.at;
+        let text = self.text;
+        let negative = text.get(begin) == Some(&b'-');
+        let first = if negative { begin + 1 } else { begin };
+        let (mantissa, point) = digits(text, first, 0);
+        let whole = point - first;
+        let (mantissa, end) = match text.get(point) {
+            Some(b'.') => digits(text, point + 1, mantissa),
+            _ => (mantissa, point),
+        };
+        let places = if end > point { end - point - 1 } else { 0 };
+        let plain = whole > 0
+            && (whole == 1 || text[first] != b'0')
+            && (end == point || places > 0)
+            && whole + places <= 18
+            && mantissa < 1 << 53
+            && ends_number(text.get(end));
+        if !plain {
+            return self.long_float();
         }
+        self.at = end;
+        let value = mantissa as f64 / POWERS[places];
+        Ok(if negative { -value } else { value })
+    }
+
+    fn long_float(&mut self) -> Sure<f64> {
+        let (digits, _) = self.number()?;
         let text = std::str::from_utf8(digits).map_err(|_| Unsure)?;
         match text.parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(value),
@@ -248,34 +284,39 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Up to 15 digits with a point among them: digits and power of ten are exact as doubles, so one division rounds once
-/// (Clinger, "How to read floating point numbers accurately", 1990).
+const POWERS: [f64; 19] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
+];
+
+/// Go over digits, appending them to a number (which wraps where there are too many), and where they end.
 #[inline]
-fn short_decimal(text: &[u8]) -> Option<f64> {
-    const POWERS: [f64; 16] = [
-        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-    ];
-    let (negative, digits) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        all => (false, all),
-    };
-    if digits.len() > 16 {
-        return None;
+fn digits(text: &[u8], begin: usize, number: u64) -> (u64, usize) {
+    let mut number = number;
+    let mut at = begin;
+    while let Some(byte @ b'0'..=b'9') = text.get(at) {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+        at += 1;
     }
-    let mut mantissa = 0u64;
-    let mut places = None;
-    for (index, byte) in digits.iter().enumerate() {
-        match byte {
-            b'0'..=b'9' => mantissa = mantissa * 10 + u64::from(byte - b'0'),
-            b'.' => places = Some(digits.len() - index - 1),
-            _ => return None,
-        }
-    }
-    if mantissa >= 1 << 53 {
-        return None;
-    }
-    let value = mantissa as f64 / POWERS[places.unwrap_or(0)];
-    Some(if negative { -value } else { value })
+    (number, at)
+}
+
+/// `01` and `1x` are no numbers.
+#[inline]
+fn ends_number(next: Option<&u8>) -> bool {
+    matches!(next, Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t') | None)
+}
+
+/// The high bit of each byte that is a quote, a backslash, a control character or not ASCII; above the first such byte
+/// there may be false marks.
+#[inline]
+fn marked(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let zero_bytes = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let quotes = zero_bytes(word ^ (ONES * u64::from(b'"')));
+    let backslashes = zero_bytes(word ^ (ONES * u64::from(b'\\')));
+    let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+    quotes | backslashes | controls | (word & HIGH)
 }
 
 #[cfg(test)]
@@ -323,6 +364,25 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn strings_end_at_the_first_quote_wherever_it_is() {
+        for before in 0..20usize {
+            for odd in ["\"", "\\", "\n", "\u{1f}", "é", "\u{7f}", "~"] {
+                let text = format!("\"{}{odd}{}\"", "x".repeat(before), "y".repeat(9));
+                let mut reader = Reader::new(text.as_bytes());
+                let found = reader.string().ok().map(|found| String::from_utf8(found.to_vec()).unwrap());
+                let wanted = match odd {
+                    "\"" => Some("x".repeat(before)),
+                    "\\" | "\n" | "\u{1f}" => None,
+                    _ => Some(text[1..text.len() - 1].to_string()),
+                };
+                assert_eq!(found, wanted, "{text}");
+            }
+        }
+        assert!(Reader::new(b"\"abc").string().is_err());
+        assert!(Reader::new(b"\"abcdefgh").string().is_err());
     }
 
     #[test]
