@@ -8,6 +8,7 @@ import fcntl
 import gc
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 
 #: container objects made since the last collection before the next one
 _GC_YOUNG_MAX = 50_000
+_SWITCH_INTERVAL_S = 0.0005
 
 SourceLike = Any  # a Faust topic, or a WindowTable (its final records)
 
@@ -271,6 +273,9 @@ class StreamApp(faust.App):  # type: ignore[misc]
         # frames here are small: threads of their own would only take the cores from the loop and the broker; polars reads
         # this when it is first used
         os.environ.setdefault("POLARS_MAX_THREADS", "1")
+        # how long another thread may keep the interpreter while the event loop wants it: the consumer's thread parses, and
+        # Python's 5 ms would be what a reader waits for it
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         # queued records are many, long-lived and free of cycles: with Python's thresholds the collector would walk over
         # them again and again, which costs a quarter of the throughput
         gc.collect()

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from streamapp.state.partition import PartitionState
 
 #: beyond this many changes a store is written in a thread, so that readers do not wait
-_WRITE_IN_THREAD_MIN = 5_000
+_WRITE_IN_THREAD_MIN = 1_000
+_MESSAGES_PER_TURN = 500
 
 
 class Checkpointer:
@@ -110,27 +111,36 @@ class Checkpointer:
 
     async def _flush(self, partitions: Sequence[LivePartition], lanes: Sequence[SourceLane]) -> None:
         await self._guard()
-        # positions and plans are taken without a pause between them, so that both speak of the same records
+        # what a plan holds may be more than these positions say, never less; it is merged from here on
         positions = [(lane, lane.applied) for lane in lanes]
         plans: list[tuple[LivePartition, PartitionState, FlushPlan]] = []
+        values: list[OutMessage] = []
+        beside: list[OutMessage] = []
+        finals: list[OutMessage] = []
+        for live in partitions:
+            plan = self._plan(live)
+            if plan is None or live.state is None:
+                continue
+            plans.append((live, live.state, plan))
+            # readers and lanes get a turn: thousands of changes hold the event loop for many milliseconds
+            await asyncio.sleep(0)
+            topic, partition = live.table.changelog_topic, live.partition
+            for begin in range(0, len(plan.values), _MESSAGES_PER_TURN):
+                part = plan.values[begin : begin + _MESSAGES_PER_TURN]
+                values += [OutMessage(topic, key, value, partition) for key, value in part]
+                await asyncio.sleep(0)
+            beside += [OutMessage(topic, key, None, partition) for key in plan.tombstones]
+            beside += [_late_message(live, late) for late in plan.late]
+            if live.table.definition.publish_final:
+                for final in plan.finals:
+                    finals.append(_final_message(live, final))
+                    if len(finals) % _MESSAGES_PER_TURN == 0:
+                        await asyncio.sleep(0)
+        # after the plans: of a record that a plan passes over, the dead letter is among them
         rejected: list[OutMessage] = []
         for lane in lanes:
             rejected += lane.rejected
             lane.rejected = []
-        for live in partitions:
-            plan = self._plan(live)
-            if plan is not None and live.state is not None:
-                plans.append((live, live.state, plan))
-        values: list[OutMessage] = []
-        beside: list[OutMessage] = []
-        finals: list[OutMessage] = []
-        for live, _, plan in plans:
-            topic, partition = live.table.changelog_topic, live.partition
-            values += [OutMessage(topic, key, value, partition) for key, value in plan.values]
-            beside += [OutMessage(topic, key, None, partition) for key in plan.tombstones]
-            beside += [_late_message(live, late) for late in plan.late]
-            if live.table.definition.publish_final:
-                finals += [_final_message(live, final) for final in plan.finals]
         started = self._clock.monotonic_ms()
         await self._producer.send_all(rejected)
         await self._producer.send_all(values)
