@@ -1,0 +1,80 @@
+"""Rules of the protocol, each broken on purpose: a simulation that finds none of these finds nothing.
+
+A mutation changes a line of the real code. Where the line is not there any more, applying it fails and says so.
+"""
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from streamapp.engine import checkpoints, tables
+from streamapp.state import flushing, lanes, partition, sessions
+
+
+def _rewrite(owner: Any, name: str, *changes: tuple[str, str]) -> None:
+    """Replace a function or method by itself with some text exchanged; wherever it was imported, too."""
+    original = getattr(owner, name)
+    text = textwrap.dedent(inspect.getsource(original))
+    for old, new in changes:
+        if text.count(old) != 1:
+            raise ValueError(
+                f"{original.__qualname__} has {text.count(old)} times {old!r}: bring the mutation up to date"
+            )
+        text = text.replace(old, new)
+    module = sys.modules[original.__module__]
+    found: dict[str, Any] = {}
+    exec(compile(text, f"<mutated {name}>", "exec"), vars(module), found)
+    for holder in (
+        owner,
+        *(one for one in (lanes, partition, sessions, flushing) if getattr(one, name, None) is original),
+    ):
+        setattr(holder, name, found[name])
+
+
+_FINALS = "    await self._producer.send_all(finals)\n"
+_BESIDE = "    await self._producer.send_all(beside)\n"
+_VALUES = "    await self._producer.send_all(values)\n"
+_REJECTED = "    await self._producer.send_all(rejected)\n"
+_ACKNOWLEDGE = "    for lane, position in positions:\n        lane.durable = max(lane.durable, position)\n"
+
+
+def _flush(*changes: tuple[str, str]) -> Callable[[], None]:
+    return lambda: _rewrite(checkpoints.Checkpointer, "_flush", *changes)
+
+
+MUTATIONS: dict[str, Callable[[], None]] = {
+    "finals before the checkpoint": _flush((_FINALS, ""), (_REJECTED, _REJECTED + _FINALS)),
+    "store before the changelog": _flush(
+        (_REJECTED, "    for live, _, plan in plans:\n        live.store.write(plan.changes)\n" + _REJECTED)
+    ),
+    "commit before durable": _flush((_ACKNOWLEDGE, ""), (_REJECTED, _ACKNOWLEDGE + _REJECTED)),
+    "tombstones before values": _flush((_BESIDE, ""), (_VALUES, _BESIDE + _VALUES)),
+    "values after the checkpoint": _flush((_VALUES, ""), (_FINALS, _VALUES + _FINALS)),
+    "dead letters after the checkpoint": _flush((_REJECTED, ""), (_FINALS, _REJECTED + _FINALS)),
+    "a broken checkpoint followed by another": lambda: _rewrite(
+        checkpoints.Checkpointer, "flush", ("if self._broken:", "if False:")
+    ),
+    "a value's own offset ignored": lambda: _rewrite(
+        lanes, "merge_records", ("if offset <= horizon and entry.offsets[origin] >= offset:", "if False:")
+    ),
+    "lateness judged by the batch": lambda: _rewrite(
+        lanes,
+        "merge_records",
+        (
+            "    for position in positions:\n",
+            "    stream_times[origin] = max(stream_times[origin], *(times[one] for one in positions))\n"
+            "    for position in positions:\n",
+        ),
+    ),
+    "a session's own offset ignored": lambda: _rewrite(
+        sessions.SessionLane, "merge", ("if offset <= horizon and self._holds(key, time, origin, offset):", "if False:")
+    ),
+    "forwarded past a gap": lambda: _rewrite(tables.RekeyedTap, "accept", ("and before <= newest", "and newest")),
+}
+
+
+def apply(name: str) -> None:
+    """Break one rule, for the rest of this process."""
+    MUTATIONS[name]()

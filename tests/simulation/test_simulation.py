@@ -1,0 +1,55 @@
+"""Thousands of schedules of the state protocol, and proof that they would find what is wrong.
+
+Each test runs in processes of its own, where the order of sets is fixed and modules may be changed.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.seeds import REGRESSIONS
+
+SEEDS = 10_000
+#: a bound for machines that are slow or busy; on two free cores it takes about a quarter of it
+LIMIT_S = 600
+
+
+def simulation(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.simulation", *arguments],
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(LIMIT_S + 60)
+def test_every_schedule_comes_to_what_the_records_say():
+    ran = simulation("--seeds", f"0:{SEEDS}", "--limit-s", str(LIMIT_S), timeout_s=LIMIT_S + 30)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"{SEEDS} seeds" in ran.stdout, f"the machine is too slow: {ran.stdout}"
+
+
+def test_seeds_that_found_a_bug_hold():
+    ran = simulation("--seeds", ",".join(map(str, REGRESSIONS)))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_seed_is_a_schedule_and_runs_the_same_each_time():
+    digests = [re.findall(r"trace (\w+)", simulation("--seed", str(seed)).stdout) for seed in (11, 11, 20, 20)]
+    assert all(len(found) == 1 for found in digests)
+    assert digests[0] == digests[1] != digests[2] == digests[3]
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.timeout(300)
+def test_a_broken_rule_is_found(name: str):
+    ran = simulation("--mutation", name, "--seeds", "0:6000", "--stop-after", "1", timeout_s=280)
+    assert ran.returncode == 1, f"{name} was not found: {ran.stdout}{ran.stderr}"
+    assert "again with: python -m tests.simulation" in ran.stdout, ran.stdout + ran.stderr

@@ -1,0 +1,292 @@
+"""A simulated host: a disk that stays, and one process after the other that runs the real engine on it."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest.mock import patch
+
+from streamapp.engine import checkpoints, restore, runtime
+from streamapp.engine.runtime import Engine
+from streamapp.errors import DefinitionChangedError, ProduceError, SourceChangedError, StateError
+from streamapp.settings import Settings
+from streamapp.state.definition import TableDefinition
+from streamapp.state.replay import Replay
+from tests.simulation.clients import Network, SimulatedAdmin, SimulatedProducer
+from tests.simulation.cluster import Cluster, Place
+from tests.simulation.disk import Disk, SimulatedStores
+from tests.simulation.group import Group
+from tests.simulation.process import Process
+from tests.simulation.world import running
+
+APP_ID = "app"
+
+
+class Silent:
+    """Metrics that nobody reads."""
+
+    def __getattr__(self, name: str) -> "Silent":
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "Silent":
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+class Worker:
+    """One host of the group.
+
+    Attributes:
+        disk: survives its processes, unless a fault takes it.
+        process: the one that runs now, or ran last.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cluster: Cluster,
+        group: Group,
+        network: Network,
+        settings: Settings,
+        definitions: Sequence[TableDefinition],
+    ) -> None:
+        self.name = name
+        self.cluster, self.world, self.group, self.network = cluster, cluster.world, group, network
+        self.settings, self.definitions = settings, definitions
+        self.disk = Disk(cluster)
+        self.process: Process | None = None
+        self.lives = 0
+        self.life: Life | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.alive
+
+    def start(self) -> None:
+        """Start a process, unless one runs."""
+        if self.alive:
+            return
+        self.lives += 1
+        self.process = Process(self.world, f"{self.name}.{self.lives}", self._ended)
+        self.world.note("start", self.process.name)
+        self.life = self.process.loop.owner = Life(self, self.process)
+        loop = self.process.loop
+        loop.call_soon(lambda: setattr(self.life, "main", loop.create_task(self.life.run())))
+
+    def _ended(self, process: Process) -> None:
+        self.world.note("end", process.name)
+        if self.life is not None and self.life.process is process:
+            for producer in self.life.producers:
+                producer.process_ended()
+            self.group.lost(self.life)
+
+
+class Life:
+    """What `LaneConsumer` and the app around it do for the engine, over the simulated group."""
+
+    def __init__(self, worker: Worker, process: Process) -> None:
+        self.worker, self.process = worker, process
+        self.world, self.cluster, self.group = worker.world, worker.cluster, worker.group
+        self.producers: list[SimulatedProducer] = []
+        self.engine: Engine | None = None
+        self.generation = -1
+        self.assignment: set[Place] = set()
+        self.positions: dict[Place, int] = {}
+        self.group_positions: dict[Place, int | None] = {}
+        self.flowing = False
+        self.main: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._news: asyncio.Queue[Any] = asyncio.Queue()
+
+    # --- its life ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        worker = self.worker
+        with patched(self):
+            self.engine = engine = Engine(
+                APP_ID,
+                worker.settings,
+                Silent(),
+                on_failure=self.failed,
+                clock=self.world,  # type: ignore[arg-type]
+            )
+        for definition in worker.definitions:
+            engine.add(definition)
+        engine.attach(self)
+        try:
+            await engine.start(SimulatedStores(worker.disk, self.process))  # type: ignore[arg-type]
+        except Exception as problem:
+            self.failed(problem)
+            return
+        self.group.join(self)
+        self._tasks = [asyncio.create_task(self._fetch()), asyncio.create_task(self._commit_forever())]
+        while True:
+            await (await self._news.get())()
+
+    def failed(self, problem: BaseException) -> None:
+        """What `StreamApp.fail` does: stop the worker."""
+        self.world.note("failed", self.process.name, type(problem).__name__)
+        if isinstance(problem, SourceChangedError | DefinitionChangedError) or not isinstance(
+            problem, ProduceError | StateError
+        ):
+            self.world.violations.append(f"{self.process.name} stopped: {type(problem).__name__}: {problem}")
+        self.stop()
+
+    def stop(self) -> None:
+        """A planned stop, or one after a failure."""
+        if not self._stopping and self.process.alive:
+            self._stopping = True
+            self.process.loop.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        assert self.engine is not None
+        if self.main is not None:
+            self.main.cancel()
+        self.flowing = False
+        with contextlib.suppress(ProduceError, StateError):
+            await self._settle()
+            self.group.leave(self)
+        with contextlib.suppress(ProduceError, StateError):
+            await self.engine.stop()
+        self.process.kill()
+
+    # --- what the group tells it -------------------------------------------------------------------------------------
+
+    def rejoin(self) -> None:
+        """A heartbeat's answer: the group rebalances."""
+        if self.process.alive:
+            self.process.loop.call_soon(self._news.put_nowait, self._rejoin)
+
+    def assigned(self, generation: int, places: set[Place]) -> None:
+        """The answer to a join."""
+
+        async def take() -> None:
+            assert self.engine is not None
+            self.generation, self.assignment = generation, set(places)
+            self.positions = {place: self.cluster.committed.get(place, 0) for place in places}
+            self.group_positions = {place: self.cluster.committed.get(place) for place in places}
+            await self.engine.assign(sorted(places))
+            self.flowing = True
+
+        if self.process.alive:
+            self.process.loop.call_soon(self._news.put_nowait, take)
+
+    async def _rejoin(self) -> None:
+        self.flowing = False
+        try:
+            await self._settle()
+        except Exception as problem:
+            self.failed(problem)
+            return
+        self.group.joined(self)
+
+    async def _settle(self) -> None:
+        assert self.engine is not None
+        await self.engine.revoke()
+        self._commit()
+
+    # --- what the engine asks of the consumer ------------------------------------------------------------------------
+
+    async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
+        await asyncio.sleep(self.world.latency(0.0005))
+        if (topic, partition) in self.assignment:
+            self.positions[topic, partition] = offset
+
+    def committed_position(self, topic: str, partition: int) -> int | None:
+        return self.group_positions.get((topic, partition))
+
+    def wake(self) -> None:
+        """The next fetch comes soon enough."""
+
+    # --- fetching and committing ---------------------------------------------------------------------------------------
+
+    async def _fetch(self) -> None:
+        engine, random = self.engine, self.world.random
+        assert engine is not None
+        while True:
+            await asyncio.sleep(random.choice((0.005, 0.02, 0.08)))
+            if not self.flowing:
+                continue
+            for place in sorted(self.assignment):
+                if engine.held(*place):
+                    continue
+                records = self.cluster.logs[place].read(self.positions[place], random.choice((1, 3, 10, 40)))
+                if records:
+                    self.positions[place] = records[-1].offset + 1
+                    engine.lanes[place].offer(records)
+
+    async def _commit_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self.world.random.choice((0.05, 0.2, 0.5)))
+            if self.flowing:
+                self._commit()
+
+    def _commit(self) -> None:
+        assert self.engine is not None
+        offsets = {place: lane.durable + 1 for place, lane in self.engine.lanes.items() if lane.durable >= 0}
+        news = {place: offset for place, offset in offsets.items() if offset > (self.group_positions.get(place) or 0)}
+        if news and self.group.commit(self, news):
+            self.group_positions.update(news)
+
+
+@contextlib.contextmanager
+def patched(life: Life) -> Iterator[None]:
+    """While an engine is built it finds simulated clients in the place of Kafka's."""
+
+    def producer(*args: Any, **kwargs: Any) -> SimulatedProducer:
+        life.producers.append(SimulatedProducer(life.cluster, life.worker.network, life.process))
+        return life.producers[-1]
+
+    def admin(*args: Any, **kwargs: Any) -> SimulatedAdmin:
+        return SimulatedAdmin(life.cluster, life.worker.network)
+
+    with patch.multiple(runtime, DurableProducer=producer, KafkaAdmin=admin):
+        yield
+
+
+async def _answers(*args: Any, **kwargs: Any) -> None:
+    """A cluster that is there."""
+
+
+def _read(
+    requests: Sequence[Any],
+    settings: Any,
+    clock: Any,
+    on_restored: Callable[[Any], None],
+    is_wanted: Callable[[Any], bool],
+) -> Iterator[bool]:
+    """What the restoring thread does, cut into steps: between two of them anything else may happen."""
+    life: Life = running[-1].owner
+    random, process = life.world.random, life.process
+    replays = [(request, Replay(request.store, windowed=request.windowed, begin=request.begin)) for request in requests]
+    while replays:
+        for pair in list(replays):
+            request, replay = pair
+            yield True
+            if not is_wanted(request):
+                replays.remove(pair)
+                continue
+            log = life.cluster.logs[request.topic, request.partition]
+            limit = random.choice((1, 3, 10, 100))
+            records = log.read(replay.position, limit)
+            end = records[-1].offset + 1 if len(records) == limit else log.end
+            changes = replay.take(records, end)
+            request.records = replay.records
+            request.store.write(changes)
+            if replay.position >= request.end:
+                replays.remove(pair)
+                on_restored(request)
+            if not process.alive:
+                return
+
+
+def for_good() -> None:
+    """Replace, for the rest of this process, what no constructor takes."""
+    runtime.kafka_answers = _answers  # type: ignore[assignment]
+    restore._read = _read  # type: ignore[assignment]
+    checkpoints._WRITE_IN_THREAD_MIN = 5
