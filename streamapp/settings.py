@@ -130,8 +130,8 @@ class Settings(BaseSettings):
         60_000, gt=0, description="a connection without a whole request for this long is closed"
     )
     url_max_bytes: int = Field(6_000, gt=0, description="longest path and query of a request")
-    login_failures_max: int = Field(10, gt=0, description="failed logins of one address before it has to wait")
-    login_window_ms: int = Field(60_000, gt=0, description="how long failed logins are remembered")
+    login_failures_max: int = Field(10, gt=0, description="unknown tokens of one address before it has to wait")
+    login_window_ms: int = Field(60_000, gt=0, description="how long unknown tokens are remembered")
     web_allowed_hosts: str = Field("", description="Host names to accept beside loopback's own, comma separated")
     feed_timeout_ms: int = Field(15_000, gt=0, description="a feed without a heartbeat for this long is disconnected")
 

@@ -85,7 +85,7 @@ def parse_tokens(setting: str) -> tuple[Token, ...]:
 
 
 class FailureLimit:
-    """Counts failed logins per address, for a bounded number of addresses; the oldest are forgotten first."""
+    """Counts unknown tokens per address, for a bounded number of addresses; the oldest are forgotten first."""
 
     def __init__(self, clock: Clock, failures_max: int, window_ms: int, peers_max: int = _PEERS_MAX) -> None:
         self._clock = clock
@@ -100,7 +100,7 @@ class FailureLimit:
         left_ms = since + self._window_ms - self._clock.monotonic_ms()
         if count >= self._failures_max and left_ms > 0:
             raise RateLimitedError(
-                f"{count} failed logins from this address; try again later", retry_after_s=-(-left_ms // 1000)
+                f"{count} unknown tokens from this address; try again later", retry_after_s=-(-left_ms // 1000)
             )
 
     def failed(self, peer: str) -> None:
@@ -157,7 +157,7 @@ class Authenticator:
         return request.cookies.get(COOKIE) if "Cookie" in request.headers else None
 
     def authorize(self, request: web.Request, scope: str) -> None:
-        """Let a request pass; UnauthorizedError or ForbiddenError otherwise."""
+        """Let a request pass; UnauthorizedError or ForbiddenError otherwise, RateLimitedError after too many unknown tokens."""
         if self.open:
             return
         if scope == "read" and HOP_HEADER in request.headers and self._from_peer(request):
@@ -167,6 +167,11 @@ class Authenticator:
             raise UnauthorizedError("this route needs a token: send `Authorization: Bearer TOKEN`")
         token = self.identify(text) if len(text) <= TOKEN_MAX_CHARS else None
         if token is None:
+            # a page left open with an old cookie guesses nothing, and must not lock its reader's next login out
+            if "Authorization" in request.headers:
+                peer = peer_of(request)
+                self.limit.check(peer)
+                self.limit.failed(peer)
             raise UnauthorizedError("the token is not known here; `streamapp token` makes one and its settings entry")
         if not token.allows(scope):
             raise ForbiddenError(f"the token {token.name!r} lacks the scope {scope!r}; it has {sorted(token.scopes)}")

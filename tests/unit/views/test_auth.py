@@ -142,6 +142,21 @@ async def test_failed_logins_run_into_a_limit_that_passes(make_client: MakeClien
     assert (await client.request("POST", "/login", json={"token": READER}))[0] == 200
 
 
+async def test_guessed_tokens_run_into_the_same_limit_and_known_ones_go_on(make_client: MakeClient) -> None:
+    client = await make_client(api_tokens=TOKENS, login_failures_max=3, login_window_ms=60_000)
+    statuses = [(await client.get("/v1/tables", headers=bearer(f"guess-{number}")))[0] for number in range(5)]
+    assert statuses == [401, 401, 401, 429, 429]
+    assert (await client.get("/v1/tables", headers=bearer(READER)))[0] == 200
+    assert (await client.request("POST", "/login", json={"token": "guess"}))[0] == 429
+
+
+async def test_an_old_cookie_is_no_guess(make_client: MakeClient) -> None:
+    client = await make_client(api_tokens=TOKENS, login_failures_max=3, login_window_ms=60_000)
+    for _ in range(5):
+        assert (await client.get("/v1/tables", headers={"Cookie": f"{COOKIE}=withdrawn"}))[0] == 401
+    assert (await client.request("POST", "/login", json={"token": READER}))[0] == 200
+
+
 async def test_token_without_read_cannot_log_in(make_client: MakeClient) -> None:
     client = await make_client(api_tokens=TOKENS)
     assert (await client.request("POST", "/login", json={"token": SCRAPER}))[0] == 403
