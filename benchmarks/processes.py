@@ -19,6 +19,8 @@ from streamapp.local import launcher
 
 MARK = "BENCH "
 _STOP_TIMEOUT_S = 10.0
+#: thousands of probes are one line
+_LINE_MAX_BYTES = 16 << 20
 _ROOT = Path(__file__).parent.parent
 
 
@@ -91,6 +93,7 @@ class Program:
                 cwd=self._folder,
                 env=self._environment,
                 start_new_session=True,
+                limit=_LINE_MAX_BYTES,
             )
         self._reader = asyncio.create_task(self._read())
 
@@ -108,6 +111,15 @@ class Program:
         except TimeoutError:
             raise ProgramError(f"{self.name}: no `{name}` within {timeout_s:.0f} s; {self.last_words()}") from None
         raise ProgramError(f"{self.name} ended before `{name}`; {self.last_words()}")
+
+    def marks_so_far(self, name: str) -> list[Mark]:
+        """All marks of that name that have come and not been taken, without waiting; others are passed over."""
+        found = []
+        while not self._marks.empty():
+            mark = self._marks.get_nowait()
+            if mark is not None and mark.name == name:
+                found.append(mark)
+        return found
 
     def check_alive(self) -> None:
         """Raise a ProgramError where it has ended by itself."""

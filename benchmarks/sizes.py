@@ -76,7 +76,7 @@ PROFILES = {
         keys=200_000,
         frames=100_000,
         windows=200_000,
-        scaling_trades=1_500_000,
+        scaling_trades=3_000_000,
     ),
     "tiny": Sizes(
         rounds=1,
@@ -94,6 +94,6 @@ PROFILES = {
         keys=20_000,
         frames=10_000,
         windows=20_000,
-        scaling_trades=200_000,
+        scaling_trades=1_500_000,
     ),
 }

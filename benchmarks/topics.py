@@ -21,7 +21,7 @@ _REQUEST_TIMEOUT_S = 30
 
 def create(brokers: str, topic: str, partitions: int = PARTITIONS) -> None:
     """An empty topic whose records carry event time as their own and are kept whatever that is."""
-    admin = AdminClient({"bootstrap.servers": brokers})
+    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 3})
     config = {"retention.ms": "-1", "message.timestamp.type": "CreateTime"}
     made = admin.create_topics([NewTopic(topic, partitions, 1, config=config)], operation_timeout=_REQUEST_TIMEOUT_S)
     made[topic].result(_REQUEST_TIMEOUT_S)
@@ -29,7 +29,7 @@ def create(brokers: str, topic: str, partitions: int = PARTITIONS) -> None:
 
 def delete(brokers: str, topics: Iterable[str]) -> None:
     """Remove topics, and free their disk."""
-    admin = AdminClient({"bootstrap.servers": brokers})
+    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 3})
     for future in admin.delete_topics(list(topics), operation_timeout=_REQUEST_TIMEOUT_S).values():
         future.result(_REQUEST_TIMEOUT_S)
 

@@ -103,6 +103,10 @@ class Worker:
             await asyncio.sleep(_READY_LOOK_S)
         raise ProgramError(f"{path} did not answer 200 within {timeout_s:.0f} s; {self.program.last_words()}")
 
+    async def is_ready(self) -> bool:
+        """Whether `/health/ready` says 200 right now."""
+        return await self._status("/health/ready") == 200
+
     async def read(self, path: str) -> Any:
         """The JSON of a path.
 

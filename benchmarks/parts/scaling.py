@@ -15,6 +15,7 @@ from benchmarks.worker import LOOK_S, Worker
 _WORKERS = (1, 2, 4)
 _TIMEOUT_S = 240.0
 _STALL_S = 20.0
+_START_TIMEOUT_S = 60.0
 
 
 async def measure(context: Context) -> dict[str, Any]:
@@ -37,10 +38,17 @@ async def measure(context: Context) -> dict[str, Any]:
 
 async def _run(context: Context, topic: str, number: int, count: int) -> dict[str, Any]:
     app_id = context.name(f"{OURS}-x{number}")
-    workers = [Worker(context, "candles", topic, app_id=app_id) for _ in range(number)]
+    gate = context.folder / f"{app_id}.gate"
+    workers = [
+        Worker(context, "gated_candles", topic, app_id=app_id, environment={"BENCH_GATE": str(gate)})
+        for _ in range(number)
+    ]
     try:
         for worker in workers:
             await worker.start()
+        for worker in workers:
+            await worker.program.mark("waiting", _START_TIMEOUT_S)
+        gate.touch()
         return await _observe(context, workers, count)
     finally:
         await asyncio.gather(*(worker.stop(hard=True) for worker in workers))

@@ -2,6 +2,8 @@ package bench;
 
 import java.time.Instant;
 import java.util.Arrays;
+import java.util.Locale;
+import java.util.concurrent.atomic.AtomicLong;
 import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StoreQueryParameters;
 import org.apache.kafka.streams.StreamsBuilder;
@@ -12,7 +14,14 @@ import org.apache.kafka.streams.state.ReadOnlyWindowStore;
 public final class Latency {
     public static void main(String[] keys) throws Exception {
         StreamsBuilder builder = new StreamsBuilder();
-        Harness.candles(builder, (key, trade, candle) -> candle.add(trade));
+        long warm = Long.parseLong(Harness.setting("EVENTS"));
+        AtomicLong processed = new AtomicLong();
+        Harness.candles(builder, (key, trade, candle) -> {
+            if (processed.incrementAndGet() == warm) {
+                Harness.mark("warm", "");
+            }
+            return candle.add(trade);
+        });
         KafkaStreams streams = new KafkaStreams(builder.build(), Harness.properties());
         Harness.startAndWait(streams);
         ReadOnlyWindowStore<String, Candle> store =
@@ -36,7 +45,7 @@ public final class Latency {
                     Harness.mark(
                             "seen",
                             String.format(
-                                    java.util.Locale.ROOT,
+                                    Locale.ROOT,
                                     "\"key\": \"%s\", \"number\": %d, \"at\": %.6f",
                                     keys[index], (long) candle.close, seconds));
                 }

@@ -1,0 +1,164 @@
+"""A table of many keys after its worker is gone: disk lost, or intact after a clean stop and after kill -9."""
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import environments, topics
+from benchmarks.context import Context
+from benchmarks.engines import peer_environment
+from benchmarks.processes import Program, ProgramError, free_port
+from benchmarks.worker import Worker
+
+_TIMEOUT_S = 240.0
+_LOOK_S = 0.02
+#: of Kafka Streams' own, as many as it can use here
+_THREADS = (1, 2)
+
+
+async def measure(context: Context) -> dict[str, Any]:
+    """Seconds from the start of the process until it is ready, and of restoring alone."""
+    count = context.sizes.keys
+    topic = await context.topic("keys")
+    await asyncio.to_thread(topics.fill_with_keys, context.brokers, topic, count)
+    runs: dict[str, Any] = {}
+    try:
+        await _ours(context, topic, count, runs)
+    except Exception as problem:
+        context.fail(f"streamapp: {problem}")
+    try:
+        command = await asyncio.to_thread(environments.kafka_streams, context.environments)
+    except environments.UnavailableError as problem:
+        context.skip(f"Kafka Streams: {problem}")
+    else:
+        try:
+            await _kafka_streams(context, command, topic, count, runs)
+        except Exception as problem:
+            context.fail(f"Kafka Streams: {problem}")
+    for content in runs.values():
+        restoring = f", restoring {content['restore_s']} s" if content.get("restore_s") is not None else ""
+        context.say(f"{content['what']}: ready after {content['ready_s']} s{restoring}")
+    await context.drop(topic)
+    return {"keys": count, "partitions": topics.PARTITIONS, "runs": runs} if runs else {}
+
+
+async def _ours(context: Context, topic: str, count: int, runs: dict[str, Any]) -> None:
+    app_id = context.name("recovery")
+    # one worker that is started again and again: same address, same disk
+    port = free_port()
+
+    def worker() -> Worker:
+        return Worker(context, "keyed", topic, app_id=app_id, port=port)
+
+    first = worker()
+    await first.start()
+    try:
+        await first.first_and_last(count, _TIMEOUT_S)
+    finally:
+        await first.stop()
+    for name, what, lost, hard in (
+        ("lost", "streamapp, disk lost", True, False),
+        ("clean", "streamapp, disk intact, clean stop", False, True),
+        ("killed", "streamapp, disk intact, kill -9", False, False),
+    ):
+        if lost:
+            await asyncio.to_thread(shutil.rmtree, first.state_dir)
+        again = worker()
+        await again.start()
+        try:
+            runs[name] = {"what": what, **await _observe(again, count, lost=lost)}
+        finally:
+            # how this one ends is what the next one finds
+            await again.stop(hard=hard)
+
+
+async def _observe(worker: Worker, count: int, *, lost: bool) -> dict[str, Any]:
+    """Look at the worker until it is ready; when restoring began and ended is bracketed by looks 20 ms apart."""
+    end = time.perf_counter() + _TIMEOUT_S
+    before = begin = finish = None
+    restored = 0.0
+    while True:
+        now = time.perf_counter()
+        value = await worker.metric("streamapp_restore_records_total")
+        at = time.perf_counter()
+        if value is not None:
+            if value > restored:
+                # it began after the last look that saw nothing
+                begin = begin or before or now
+                restored, finish = value, at
+            before = at
+        if (value is not None or not lost) and await worker.is_ready():
+            break
+        if at > end:
+            raise ProgramError(f"not ready within {_TIMEOUT_S:.0f} s; {worker.program.last_words()}")
+        await asyncio.sleep(_LOOK_S)
+    ready_s = time.perf_counter() - worker.started_at
+    restored = await worker.metric("streamapp_restore_records_total") or 0.0
+    for number in (0, count // 2, count - 1):
+        await worker.read(f"/v1/tables/values/keys/k{number:08d}")
+    if lost and restored < count:
+        raise ProgramError(f"expected {count} keys or more to be restored, got {restored:.0f}")
+    return {
+        "ready_s": round(ready_s, 2),
+        "restore_s": round(finish - begin, 2) if lost and begin is not None and finish is not None else None,
+        "restored": int(restored),
+    }
+
+
+async def _kafka_streams(context: Context, command: list[str], topic: str, count: int, runs: dict[str, Any]) -> None:
+    environment = peer_environment(context, topic, count, max(_THREADS))
+    state = Path(environment["BENCH_STATE"])
+    number = 0
+
+    def program(threads: int) -> Program:
+        nonlocal number
+        number += 1
+        return Program(
+            f"{environment['BENCH_GROUP']}-{number}",
+            [*command, "bench.Recovery"],
+            context.folder / "peers",
+            {**environment, "BENCH_THREADS": str(threads)},
+        )
+
+    first = program(max(_THREADS))
+    await first.start()
+    try:
+        await first.mark("done", _TIMEOUT_S)
+        # a commit interval, so that all of it is in the changelog
+        await asyncio.sleep(2.0)
+    finally:
+        await first.stop()
+    steps = [
+        (
+            f"kafka_streams_lost_{threads}",
+            f"Kafka Streams, disk lost, {threads} thread{'s' * (threads > 1)}",
+            True,
+            False,
+            threads,
+        )
+        for threads in _THREADS
+    ]
+    steps += [
+        ("kafka_streams_clean", "Kafka Streams, disk intact, clean stop", False, True, max(_THREADS)),
+        ("kafka_streams_killed", "Kafka Streams, disk intact, kill -9", False, True, max(_THREADS)),
+    ]
+    for name, what, lost, hard, threads in steps:
+        if lost:
+            await asyncio.to_thread(shutil.rmtree, state)
+        again = program(threads)
+        begin = time.perf_counter()
+        await again.start()
+        try:
+            ready = await again.mark("ready", _TIMEOUT_S)
+            if lost and ready.content["restored"] < count:
+                raise ProgramError(f"Kafka Streams restored {ready.content['restored']} of {count} keys")
+            runs[name] = {
+                "what": what,
+                "ready_s": round(ready.seen - begin, 2),
+                "restore_s": round(ready.content["restore_s"], 2) if lost else None,
+                "restored": ready.content["restored"],
+            }
+        finally:
+            await again.stop(hard=hard)

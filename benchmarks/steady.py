@@ -1,0 +1,48 @@
+"""A load of trades at a steady rate, as a program of its own: `python -m benchmarks.steady BROKERS TOPIC RATE SECONDS`.
+
+Every millisecond it sends what has become due, so a pause is made up for; it says `started`, and once a second how many
+records it has sent and how far it fell behind in that second.
+"""
+
+import sys
+import time
+
+import numpy as np
+
+from benchmarks.peers.marks import mark
+from benchmarks.topics import SYMBOLS, bulk_producer, produce, symbol, trade
+
+_TICK_S = 0.001
+#: above this rate a little patience of the producer saves the broker a request per record
+_LINGER_ABOVE = 30_000
+
+
+def main(brokers: str, topic: str, rate: float, seconds: float) -> None:
+    """Send; returns when everything is acknowledged."""
+    producer = bulk_producer(brokers, linger_ms=2 if rate > _LINGER_ABOVE else 0, compression="none")
+    chance = np.random.default_rng(2)
+    chosen = np.minimum(chance.exponential(SYMBOLS / 4, 10_000).astype(int), SYMBOLS - 1).tolist()
+    names = [symbol(index) for index in range(SYMBOLS)]
+    keys = [name.encode() for name in names]
+    total, sent, behind, said = int(rate * seconds), 0, 0, 0.0
+    begin = time.perf_counter()
+    mark("started")
+    while sent < total:
+        due = min(int((time.perf_counter() - begin) * rate), total)
+        behind = max(behind, due - sent)
+        now_ms = time.time_ns() // 1_000_000
+        while sent < due:
+            index = chosen[sent % 10_000]
+            value = trade(names[index], 100.0 + sent % 17, 1.0, now_ms, sent)
+            produce(producer, topic, keys[index], value, now_ms)
+            sent += 1
+        producer.poll(0)
+        if time.perf_counter() - said > 1:
+            mark("pace", sent=sent, behind=behind)
+            behind, said = 0, time.perf_counter()
+        time.sleep(_TICK_S)
+    producer.flush(30)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4]))
