@@ -63,7 +63,7 @@ def _operation(
             "ETag": {"schema": _TEXT, "description": "weak; of the values, not of the clock-driven freshness"}
         }
         responses["304"] = {"description": "the client's ETag still holds"}
-    always = (400, 403, 413, 500, 504) + ((401,) if scope else ())
+    always = (400, 403, 413, 500, 504) + ((401, 429) if scope else ())
     for status in sorted({*always, *refusals}):
         responses[str(status)] = {
             "description": _REFUSALS[status],
