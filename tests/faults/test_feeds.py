@@ -31,7 +31,13 @@ def test_bridge_and_venue(lab: Lab) -> None:
     settings = Settings(kafka_brokers=lab.kafka)
     asyncio.run(clean_topics(settings))
     topics = Topics(lab.kafka)
-    env = {"STREAMAPP_KAFKA_BROKERS": lab.kafka, "STREAMAPP_FEED_BACKOFF_INITIAL_MS": "50"}
+    env = {
+        "STREAMAPP_KAFKA_BROKERS": lab.kafka,
+        "STREAMAPP_FEED_BACKOFF_INITIAL_MS": "50",
+        "STREAMAPP_FEED_BACKOFF_MAX_MS": "300",
+        # a connection that breaks after seconds is this venue's way, and no reason to leave it alone for minutes
+        "STREAMAPP_FEED_STABLE_MS": "1000",
+    }
     symbols = ("BTC-USD", "ETH-USD", "SOL-USD")
     faults = ["--gaps", "0.003", "--duplicates", "0.02", "--reorder", "0.02", "--malformed", "0.002"]
     faults += ["--disconnect-every", str(round(draw.uniform(1.5, 4.0), 2))]

@@ -7,6 +7,7 @@ import time
 
 import psutil
 
+from streamapp.engine.feeder import FEEDER_MAX_RECORDS
 from tests.fakes.processes import until
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Lab, fault
@@ -15,8 +16,8 @@ from tests.faults.watch import Feed
 from tests.faults.world import FaultWorker
 
 SESSION_MS = 3_000
-#: far more than what may wait in the worker
-WAITING = 40_000
+#: more than what may wait for an agent of one partition
+WAITING = 2 * FEEDER_MAX_RECORDS
 GROWTH_MAX_BYTES = 160 << 20
 
 
@@ -33,7 +34,7 @@ def test_stalled_agent(lab: Lab) -> None:
     draw = random.Random(f"stalled-{lab.seed}")
     stalls = lab.folder / "stalls"
     env = {"FAULTS_STALL_FILE": str(stalls), "STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": str(SESSION_MS)}
-    with lab.world(shapes=(MINUTES, NEWEST), env=env) as world:
+    with lab.world(partitions=1, shapes=(MINUTES, NEWEST), env=env) as world:
         worker = world.worker()
         world.produce(draw.randrange(500, 1_500))
         worker.start().until_ready()
