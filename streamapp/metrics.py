@@ -23,6 +23,12 @@ class Metrics:
         self.late_records = Counter(
             "streamapp_late_records", "records too late for a window", ["table"], registry=registry
         )
+        self.mended_keys = Counter(
+            "streamapp_mended_keys",
+            "keys written again to the changelog because a replaced owner wrote over them",
+            ["table"],
+            registry=registry,
+        )
         self.dead_letters = Counter(
             "streamapp_dead_letters", "records set aside", ["topic", "reason"], registry=registry
         )

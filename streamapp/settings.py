@@ -92,6 +92,15 @@ class Settings(BaseSettings):
 
     standby_replicas: int = Field(0, ge=0, description="workers that keep a copy of a partition beside its owner")
 
+    changelog_watch_ms: int = Field(
+        5_000, gt=0, description="how often changelogs are looked at for records of a worker that was replaced"
+    )
+    changelog_compaction_lag_ms: int = Field(
+        600_000,
+        gt=0,
+        description="how long a value that was written over stays in a changelog, so that it can be mended",
+    )
+
     # state
     data_dir: Path = Field(Path(".streamapp"), description="all local state; losing it loses nothing")
     commit_interval_ms: int = Field(500, gt=0, description="longest time between a merge and its durable checkpoint")

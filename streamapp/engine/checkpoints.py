@@ -32,6 +32,7 @@ from streamapp.metrics import Metrics
 from streamapp.records.codec import plain
 from streamapp.state.batch import FinalWindow, FlushPlan, LateRecord
 from streamapp.state.entry import CHECKPOINT_KEY
+from streamapp.state.epochs import EPOCH_HEADER
 
 if TYPE_CHECKING:
     from streamapp.state.partition import PartitionState
@@ -50,6 +51,7 @@ class Checkpointer:
         timeout_ms: bound on one checkpoint.
         guard: awaited before each step; it returns once the partitions are certainly this worker's, and raises where they
             are not any more.
+        mend: awaited at the beginning, while nothing is on its way: writes again what a replaced owner wrote over.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Checkpointer:
         committed: Callable[[str, int], int],
         timeout_ms: int,
         guard: Callable[[], Awaitable[None]] | None = None,
+        mend: Callable[[Sequence[LivePartition]], Awaitable[None]] | None = None,
     ) -> None:
         self._producer = producer
         self._metrics = metrics
@@ -68,6 +71,7 @@ class Checkpointer:
         self._committed = committed
         self._timeout_ms = timeout_ms
         self._guard = guard or _no_guard
+        self._mend = mend
         self._lock = asyncio.Lock()
         self._broken = False
         self.cluster_id = ""
@@ -111,6 +115,8 @@ class Checkpointer:
 
     async def _flush(self, partitions: Sequence[LivePartition], lanes: Sequence[SourceLane]) -> None:
         await self._guard()
+        if self._mend is not None:
+            await self._mend(partitions)
         # what a plan holds may be more than these positions say, never less; it is merged from here on
         positions = [(lane, lane.applied) for lane in lanes]
         plans: list[tuple[LivePartition, PartitionState, FlushPlan]] = []
@@ -129,7 +135,7 @@ class Checkpointer:
                 part = plan.values[begin : begin + _MESSAGES_PER_TURN]
                 values += [OutMessage(topic, key, value, partition) for key, value in part]
                 await asyncio.sleep(0)
-            beside += [OutMessage(topic, key, None, partition) for key in plan.tombstones]
+            beside += [OutMessage(topic, key, None, partition, _whose(live)) for key in plan.tombstones]
             beside += [_late_message(live, late) for late in plan.late]
             if live.table.definition.publish_final:
                 for final in plan.finals:
@@ -143,21 +149,28 @@ class Checkpointer:
             lane.rejected = []
         started = self._clock.monotonic_ms()
         await self._producer.send_all(rejected)
-        await self._producer.send_all(values)
+        sent = await self._producer.send_all(values)
+        _note(sent, ((live, len(plan.values), 0) for live, _, plan in plans))
         await self._guard()
-        await self._producer.send_all(beside)
+        sent = await self._producer.send_all(beside)
+        _note(sent, ((live, len(plan.tombstones), len(plan.late)) for live, _, plan in plans))
         await self._guard()
         offsets = await self._producer.send_all(
             [
-                OutMessage(live.table.changelog_topic, CHECKPOINT_KEY, plan.checkpoint.encode(), live.partition)
+                OutMessage(
+                    live.table.changelog_topic, CHECKPOINT_KEY, plan.checkpoint.encode(), live.partition, _whose(live)
+                )
                 for live, _, plan in plans
             ]
         )
+        _note(offsets, ((live, 1, 0) for live, _, _ in plans))
         await self._guard()
         await self._producer.send_all(finals)
         await self._guard()
         elapsed_s = (self._clock.monotonic_ms() - started) / 1000
-        for (live, state, plan), offset in zip(plans, offsets, strict=True):
+        for (live, state, plan), checkpoint_offset in zip(plans, offsets, strict=True):
+            # a store has seen nothing behind the first record that somebody else may have written
+            offset = checkpoint_offset if live.ledger is None else min(checkpoint_offset, live.ledger.position)
             if len(plan.changes.puts) > _WRITE_IN_THREAD_MIN:
                 await asyncio.to_thread(state.write_flush, plan, offset)
             else:
@@ -183,6 +196,20 @@ class Checkpointer:
             metrics.final_records.labels(name).inc(len(plan.finals))
         if plan.expired:
             metrics.expired_windows.labels(name).inc(plan.expired)
+
+
+def _whose(live: LivePartition) -> Sequence[tuple[str, bytes]]:
+    """The header of a record whose value does not tell the owner's epoch."""
+    return ((EPOCH_HEADER, live.epoch),) if live.ledger is not None else ()
+
+
+def _note(offsets: Sequence[int], parts: Iterable[tuple[LivePartition, int, int]]) -> None:
+    """Write down what is this worker's own; parts are (partition, records of its changelog, further records)."""
+    begin = 0
+    for live, count, further in parts:
+        if live.ledger is not None:
+            live.ledger.wrote(offsets[begin : begin + count])
+        begin += count + further
 
 
 async def _no_guard() -> None:

@@ -94,7 +94,8 @@ def _table_topics(settings: Settings, table: RunningTable, counts: dict[str, int
     table.origins = count if table.definition.rekey is not None else len(sources)
     largest = {"max.message.bytes": str(2 * settings.max_record_bytes + FRAMING_BYTES)}
     # no compaction for a while after a write: a value overwritten by a stale worker can still be repaired
-    compaction = {"min.compaction.lag.ms": "60000", "segment.ms": "3600000", **largest}
+    lag_ms = settings.changelog_compaction_lag_ms
+    compaction = {"min.compaction.lag.ms": str(lag_ms), "segment.ms": "3600000", **largest}
     replication = settings.replication_factor
     specs = [
         TopicSpec(table.changelog_topic, count, replication, "compact", None, compaction),

@@ -17,6 +17,7 @@ from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.identity import SourceBounds, check_checkpoint, check_store
 from streamapp.engine.lane import SourceLane
 from streamapp.engine.lease import Lease
+from streamapp.engine.ownership import Ownership
 from streamapp.engine.preparation import prepare_topics
 from streamapp.engine.restore import RestoreRequest, restore, starts_over
 from streamapp.engine.rocks import RocksFactory
@@ -97,6 +98,14 @@ class Engine:
         self._on_failure = on_failure
         self._positions: Positions | None = None
         self._stores: RocksFactory | None = None
+        self._ownership = Ownership(
+            self.producer,
+            settings,
+            metrics,
+            self.clock,
+            end_offsets=self.admin.end_offsets,
+            guard=self._until_leased,
+        )
         self._checkpointer = Checkpointer(
             self.producer,
             metrics,
@@ -104,6 +113,7 @@ class Engine:
             committed=self._committed,
             timeout_ms=settings.flush_timeout_ms,
             guard=self._until_leased,
+            mend=self._ownership.mend,
         )
         self._flusher: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
@@ -144,6 +154,7 @@ class Engine:
             BrokerUnavailableError, TopicMismatchError, KafkaError: see the message.
         """
         self._stores = stores
+        self._ownership.owner = str(stores.directory)
         self.cluster_id = self._checkpointer.cluster_id = await self._reach_cluster()
         await prepare_topics(self.admin, self.settings, list(self.tables.values()), partitions or {})
         await self.producer.start()
@@ -213,6 +224,8 @@ class Engine:
                 ends[place],
                 table.definition.window is not None,
             )
+            if request.position < request.end:
+                live.state = None  # somebody else has owned it meanwhile
             requests.append(request)
             by_request[id(request)] = live
         generation = self._generation
@@ -220,49 +233,35 @@ class Engine:
         for table, partition in places:
             for topic in table.input_topics:
                 pending[topic, partition] = pending.get((topic, partition), 0) + 1
-        failures: list[BaseException] = []
-        ready: asyncio.Queue[TopicPartition] = asyncio.Queue()
-
-        def restored(request: RestoreRequest) -> None:
-            if generation != self._generation:
-                return
-            live = by_request[id(request)]
-            try:
-                self._activate(live, request, bounds)
-            except Exception as problem:
-                failures.append(problem)
-                return
-            for topic in live.table.input_topics:
-                pending[topic, live.partition] -= 1
-                if pending[topic, live.partition] == 0 and (topic, live.partition) in mine:
-                    ready.put_nowait((topic, live.partition))
-
-        for topic, partition in mine - set(pending):
-            ready.put_nowait((topic, partition))  # only forwarded from, nothing to restore
+        arrived: asyncio.Queue[RestoreRequest] = asyncio.Queue()
         reading = asyncio.create_task(
             restore(
                 requests,
                 self.settings,
                 self.clock,
-                on_restored=restored,
+                on_restored=arrived.put_nowait,
                 is_wanted=lambda request: generation == self._generation,
             )
         )
         try:
-            for _ in mine:
-                getter = asyncio.ensure_future(ready.get())
-                await asyncio.wait({getter, reading}, return_when=asyncio.FIRST_COMPLETED)
-                if not getter.done():
-                    await reading  # raises what went wrong
-                    await asyncio.sleep(0)
-                    if failures:
-                        raise failures[0]
-                await self._open_lane(await getter, bounds)
+            for place in mine - set(pending):
+                await self._open_lane(place, bounds)  # only forwarded from, nothing to restore
+            left = len(requests)
+            while left:
+                restored = await _next_of(arrived, reading)
+                left -= len(restored)
+                lives = [by_request[id(request)] for request in restored]
+                await self._ownership.claim([live for live in lives if live.state is None or live.ledger is None])
+                for live, request in zip(lives, restored, strict=True):
+                    self._activate(live, request, bounds)
+                    for topic in live.table.input_topics:
+                        place = (topic, live.partition)
+                        pending[place] -= 1
+                        if pending[place] == 0 and place in mine:
+                            await self._open_lane(place, bounds)
             await reading
         finally:
             await self._cancel(reading)
-        if failures:
-            raise failures[0]
 
     def _activate(
         self, live: LivePartition, request: RestoreRequest, bounds: Mapping[TopicPartition, SourceBounds]
@@ -272,7 +271,7 @@ class Engine:
         if request.records:
             live.restored_records += request.records
             self.metrics.restore_records.labels(table.name).inc(request.records)
-        if live.state is None or request.records:
+        if live.state is None:
             state = PartitionState(
                 table.definition,
                 live.partition,
@@ -287,6 +286,7 @@ class Engine:
             elif table.definition.start == "latest" and table.definition.rekey is None:
                 for index, topic in enumerate(table.input_topics):
                     state.applied[index] = here[topic].end - 1
+            state.epoch = live.epoch
             live.state = state
         log.info(
             "table %s, partition %d: ready, %d records from the changelog, %d keys",
@@ -535,3 +535,21 @@ class Engine:
     def _check_task(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
             self._on_failure(task.exception() or RuntimeError("restoring ended"))
+
+
+async def _next_of(arrived: "asyncio.Queue[RestoreRequest]", reading: "asyncio.Task[None]") -> list[RestoreRequest]:
+    """What has been restored since, at least one; raises what ended the restoring."""
+    if arrived.empty():
+        getter = asyncio.ensure_future(arrived.get())
+        try:
+            await asyncio.wait({getter, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if not getter.done():
+                await reading  # raises what went wrong; else the last report is on its way from the other thread
+            found = [await getter]
+        finally:
+            getter.cancel()
+    else:
+        found = [arrived.get_nowait()]
+    while not arrived.empty():
+        found.append(arrived.get_nowait())
+    return found

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from streamapp.engine.ledger import Ledger
 from streamapp.engine.tap import Decoded
 from streamapp.errors import RecordError
 from streamapp.kafka.partitioner import partition_for
@@ -12,6 +13,7 @@ from streamapp.kafka.producer import DurableProducer, OutMessage
 from streamapp.metrics import Metrics
 from streamapp.state.batch import Batch
 from streamapp.state.definition import TableDefinition
+from streamapp.state.entry import NO_EPOCH
 from streamapp.state.lanes import prepare_columns
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import StateStore
@@ -33,6 +35,9 @@ class LivePartition:
     Attributes:
         store: open from the assignment on.
         state: None until it is restored.
+        epoch: the one that this worker has claimed.
+        ledger: what of the changelog is its own; None before the claim.
+        doubted: keys whose last record in the changelog came from a replaced owner.
     """
 
     table: "RunningTable"
@@ -40,6 +45,9 @@ class LivePartition:
     store: StateStore
     state: PartitionState | None = None
     restored_records: int = 0
+    epoch: bytes = NO_EPOCH
+    ledger: Ledger | None = None
+    doubted: set[bytes] = field(default_factory=set)
 
     @property
     def status(self) -> Literal["restoring", "active"]:

@@ -26,6 +26,7 @@ from streamapp.state.definition import TableDefinition
 from streamapp.state.entry import (
     CHECKPOINT_KEY,
     MAX_START,
+    NO_EPOCH,
     Checkpoint,
     Entry,
     data_key,
@@ -80,6 +81,7 @@ class PartitionState:
         self.window = definition.window
         self.aggregate = definition.aggregate
         self.on_change: ChangeListener | None = None
+        self.epoch = NO_EPOCH  # the owner's; part of every value
         self.late: list[LateRecord] = []
         self.cache: dict[str, dict[int, Entry]] = {}
         self.dirty: dict[tuple[str, int], Entry] = {}
@@ -319,7 +321,7 @@ class PartitionState:
         changes = WriteSet()
         values: list[tuple[bytes, bytes]] = []
         for (key, start), entry in self.dirty.items():
-            values.append((data_key(key, start), entry.encode()))
+            values.append((data_key(key, start), entry.encode(self.epoch)))
         if values:
             self._entry_bytes = (sum(len(raw) for _, raw in values) // len(values)) + 48
         changes.puts.extend(values)
