@@ -77,7 +77,7 @@ class SourceLane:
         self._max_future_ms = max_future_ms
         self._max_record_bytes = max_record_bytes
         self._queue_max_records = queue_max_records
-        self._queue: deque[Sequence[KafkaRecord] | RecordBatch] = deque()
+        self._queue: deque[RecordBatch] = deque()
         self._queued = 0
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -115,14 +115,8 @@ class SourceLane:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def offer(self, records: Sequence[KafkaRecord]) -> None:
-        """Queue a fetched list. Never refuses: the consumer stops fetching when `full`."""
-        self._queue.append(records)
-        self._queued += len(records)
-        self._arrived.set()
-
-    def offer_batches(self, batches: Sequence[RecordBatch]) -> None:
-        """Queue fetched batches, undecoded. Never refuses, as `offer`."""
+    def offer(self, batches: Sequence[RecordBatch]) -> None:
+        """Queue fetched batches. Never refuses: the consumer stops fetching when `full`."""
         self._queue.extend(batches)
         self._queued += sum(batch.count for batch in batches)
         self._arrived.set()
@@ -134,32 +128,20 @@ class SourceLane:
                 self._queued_gauge.set(0)
                 await self._arrived.wait()
                 continue
-            head = self._queue.popleft()
-            if isinstance(head, RecordBatch):
-                batches = [head, *self._following(COLUMN_CHUNK_MAX_RECORDS - head.count)]
-                count = sum(batch.count for batch in batches)
-                with self._batch_time.time():
-                    await self._process_batches(batches, count)
-                self._done_with(count)
-                await asyncio.sleep(0)
-                continue
-            for begin in range(0, len(head), CHUNK_MAX_RECORDS):
-                chunk = head[begin : begin + CHUNK_MAX_RECORDS]
-                with self._batch_time.time():
-                    await self._process(chunk, chunk[-1].offset)
-                self._done_with(len(chunk))
-                await asyncio.sleep(0)
+            batches = self._next_chunk()
+            count = sum(batch.count for batch in batches)
+            with self._batch_time.time():
+                await self._process_batches(batches, count)
+            self._done_with(count)
+            await asyncio.sleep(0)
 
-    def _following(self, room: int) -> list[RecordBatch]:
-        """The batches that wait next, as many as there is room for their records."""
-        found: list[RecordBatch] = []
-        while self._queue:
-            head = self._queue[0]
-            if not isinstance(head, RecordBatch) or head.count > room:
-                break
-            room -= head.count
-            found.append(head)
-            self._queue.popleft()
+    def _next_chunk(self) -> list[RecordBatch]:
+        """The batches that wait, as many as make a chunk; at least one."""
+        found = [self._queue.popleft()]
+        room = COLUMN_CHUNK_MAX_RECORDS - found[0].count
+        while self._queue and self._queue[0].count <= room:
+            room -= self._queue[0].count
+            found.append(self._queue.popleft())
         return found
 
     def _done_with(self, count: int) -> None:

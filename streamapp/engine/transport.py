@@ -199,7 +199,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         self._read_offset[tp] = batches[-1].next_offset - 1
         lane = self.app.engine.lanes.get((tp.topic, tp.partition))
         if lane is not None and lane.ready:
-            lane.offer_batches(batches)
+            lane.offer(batches)
         # agents' channels by partition: the conductor's own index, as its message handler uses it
         if self.app.topics._tp_index.get(tp):
             feeder = self._feeders.get(tp)

@@ -141,6 +141,7 @@ class Sink:
         self.codec = codec_for(model)
         self.time_field = time_field
         self.rows: list[tuple[Any, ...]] = []
+        self.prepared = False
 
     async def accept(self, decoded: Decoded) -> list[tuple[int, RecordError]]:
         for row in range(len(decoded.offsets)):
@@ -168,10 +169,10 @@ class Sink:
         return ("price",)
 
     def prepare(self, decoded: Decoded) -> None:
-        assert decoded.columns
+        self.prepared = True
 
 
-async def run(records: list[Raw], model: type, time_field: str | None, by_batch: bool) -> tuple[list[Any], list[Any]]:
+async def run(records: list[Raw], model: type, time_field: str | None, by_columns: bool) -> tuple[list[Any], list[Any]]:
     clock, metrics = ManualClock(1_000), Metrics()
     sink = Sink(model, time_field)
     lane = SourceLane(
@@ -188,16 +189,16 @@ async def run(records: list[Raw], model: type, time_field: str | None, by_batch:
     )
     failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
     lane.start(lambda: None, failed.set_result)
-    if by_batch:
-        middle = len(records) // 2
-        lane.offer_batches([batch_of(part) for part in (records[:middle], records[middle:]) if part])
-    else:
-        lane.offer(records)
+    middle = len(records) // 2
+    threshold, lane_module.COLUMN_LANE_MIN_RECORDS = lane_module.COLUMN_LANE_MIN_RECORDS, 1 if by_columns else 1_000
+    lane.offer([batch_of(part) for part in (records[:middle], records[middle:]) if part])
     async with asyncio.timeout(20):
         while lane.applied < records[-1].offset and not failed.done():  # noqa: ASYNC110 - the lane announces nothing else
             await asyncio.sleep(0)
+    lane_module.COLUMN_LANE_MIN_RECORDS = threshold
     assert not failed.done(), failed.result()
     await lane.stop()
+    assert sink.prepared == by_columns
     return sorted(sink.rows), sorted(letter.value or b"" for letter in lane.rejected)
 
 
@@ -217,11 +218,6 @@ def test_a_lane_comes_to_the_same_by_columns_and_by_records(
     ]
 
     async def both() -> None:
-        threshold, lane_module.COLUMN_LANE_MIN_RECORDS = lane_module.COLUMN_LANE_MIN_RECORDS, 1
-        try:
-            by_columns = await run(records, *kind, by_batch=True)
-        finally:
-            lane_module.COLUMN_LANE_MIN_RECORDS = threshold
-        assert by_columns == await run(records, *kind, by_batch=False)
+        assert await run(records, *kind, by_columns=True) == await run(records, *kind, by_columns=False)
 
     asyncio.run(both())

@@ -16,6 +16,7 @@ from streamapp.engine.tap import Decoded
 from streamapp.errors import RecordError
 from streamapp.metrics import Metrics
 from streamapp.records.codec import codec_for
+from tests.fakes.batches import batch_of
 from tests.fakes.kafka_records import Raw, trade
 
 
@@ -79,6 +80,9 @@ class Bench:
         )
         self.lane.start(self.room.set, self.failure.set_result)
 
+    def offer(self, records: Sequence[Raw]) -> None:
+        self.lane.offer([batch_of(records)])
+
     async def until_applied(self, offset: int) -> None:
         async with asyncio.timeout(20):
             while self.lane.applied < offset:  # noqa: ASYNC110 - the lane announces nothing else
@@ -112,7 +116,7 @@ async def test_each_bad_record_is_set_aside_once_and_the_rest_goes_on():
     one, two = Sink(), Sink(refuse=[14])
     bench = Bench(one, two, Sink(Loose))
     records = [trade(0), *(raw for raw, _ in BAD.values()), trade(14), trade(15, time=1_001_000)]
-    bench.lane.offer(records)
+    bench.offer(records)
     await bench.until_applied(15)
     reasons = bench.reasons()
     assert reasons == {offset: reason for offset, (_, reason) in BAD.items()} | {14: "aggregate_failed"}
@@ -125,7 +129,7 @@ async def test_each_bad_record_is_set_aside_once_and_the_rest_goes_on():
 async def test_a_chunk_of_bad_records_only_still_counts_as_applied():
     sink = Sink()
     bench = Bench(sink)
-    bench.lane.offer([raw for raw, _ in BAD.values()])
+    bench.offer([raw for raw, _ in BAD.values()])
     await bench.until_applied(13)
     assert sink.offsets == []
     assert sink.chunks[0].end == 13
@@ -138,7 +142,7 @@ async def test_each_record_is_measured_by_its_own_arrival():
     bench = Bench(sink, future_ms=100)
     early = trade(1, time=1_000_050)
     early.timestamp = 900_000
-    bench.lane.offer([trade(0, time=1_000_050), early])
+    bench.offer([trade(0, time=1_000_050), early])
     await bench.until_applied(1)
     assert bench.reasons() == {1: "future_event_time"}
     assert sink.offsets == [0]
@@ -149,7 +153,7 @@ async def test_each_record_is_measured_by_its_own_arrival():
 async def test_event_times_of_other_forms_become_milliseconds(form: object):
     sink = Sink(Loose)
     bench = Bench(sink)
-    bench.lane.offer([Raw(0, value=orjson.dumps({"event_time": form}))])
+    bench.offer([Raw(0, value=orjson.dumps({"event_time": form}))])
     await bench.until_applied(0)
     assert list(sink.chunks[0].times) == [1_500]
     await bench.lane.stop()
@@ -158,7 +162,7 @@ async def test_event_times_of_other_forms_become_milliseconds(form: object):
 async def test_without_a_time_field_the_arrival_is_the_time():
     sink = Sink(time_field=None)
     bench = Bench(sink)
-    bench.lane.offer([trade(0, time=5)])
+    bench.offer([trade(0, time=5)])
     await bench.until_applied(0)
     assert list(sink.chunks[0].times) == [1_000_000]
     await bench.lane.stop()
@@ -172,7 +176,7 @@ async def test_unknown_sequences_are_minus_one():
     sink = Sink(Free)
     bench = Bench(sink)
     wanted = [5, None, 1 << 63, -(1 << 63), "x", 1.5, True]
-    bench.lane.offer([trade(offset, sequence=value) for offset, value in enumerate(wanted)])
+    bench.offer([trade(offset, sequence=value) for offset, value in enumerate(wanted)])
     await bench.until_applied(len(wanted) - 1)
     assert list(sink.chunks[0].sequences) == [5, -1, -1, -(1 << 63), -1, -1, -1]
     await bench.lane.stop()
@@ -182,10 +186,10 @@ async def test_long_lists_are_worked_off_in_chunks_in_order(monkeypatch: pytest.
     monkeypatch.setattr(lane_module, "CHUNK_MAX_RECORDS", 4)
     sink = Sink()
     bench = Bench(sink)
-    bench.lane.offer([trade(offset) for offset in range(10)])
-    bench.lane.offer([trade(10)])
+    bench.offer([trade(offset) for offset in range(10)])
+    bench.offer([trade(10)])
     await bench.until_applied(10)
-    assert [len(chunk.offsets) for chunk in sink.chunks] == [4, 4, 2, 1]
+    assert [len(chunk.offsets) for chunk in sink.chunks] == [4, 4, 3]
     assert sink.offsets == list(range(11))
     await bench.lane.stop()
 
@@ -195,9 +199,9 @@ async def test_a_full_queue_says_so_and_calls_when_there_is_room(monkeypatch: py
     sink = Sink()
     sink.gate.clear()
     bench = Bench(sink, queue=6)
-    bench.lane.offer([trade(offset) for offset in range(5)])
+    bench.offer([trade(offset) for offset in range(5)])
     assert not bench.lane.full
-    bench.lane.offer([trade(5)])
+    bench.offer([trade(5)])
     assert bench.lane.full
     assert not bench.room.is_set()
     sink.gate.set()
@@ -214,7 +218,7 @@ async def test_a_tap_that_breaks_is_reported_and_nothing_after_it_is_applied():
             raise MemoryError("broken")
 
     bench = Bench(Broken())
-    bench.lane.offer([trade(0)])
+    bench.offer([trade(0)])
     async with asyncio.timeout(20):
         assert isinstance(await bench.failure, MemoryError)
     assert bench.lane.applied == -1
@@ -226,7 +230,7 @@ async def test_a_stopped_lane_drops_what_waits():
     sink = Sink()
     sink.gate.clear()
     bench = Bench(sink, queue=2)
-    bench.lane.offer([trade(0), trade(1), trade(2)])
+    bench.offer([trade(0), trade(1), trade(2)])
     assert bench.lane.full
     await bench.lane.stop()
     assert not bench.lane.full
@@ -238,7 +242,7 @@ async def test_taps_of_one_schema_share_a_decoding_and_others_have_their_own():
     one, two, three = Sink(), Sink(), Sink(Loose)
     two.codec = one.codec
     bench = Bench(one, two, three)
-    bench.lane.offer([trade(0)])
+    bench.offer([trade(0)])
     await bench.until_applied(0)
     assert one.chunks[0] is two.chunks[0]
     assert three.chunks[0] is not one.chunks[0]
