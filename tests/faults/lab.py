@@ -115,8 +115,8 @@ def fault(number: int, title: str, *, seeds: Sequence[int] = (1,), timeout_s: in
     return decorate
 
 
-def execute(fault: Fault, seed: int, kafka: Callable[[], str], folder: Path, *, raises: bool = False) -> Outcome:
-    """Run one fault once; a failure is told in the outcome, and raised where asked."""
+def execute(fault: Fault, seed: int, kafka: Callable[[], str], folder: Path) -> Outcome:
+    """Run one fault once; a failure is told in the outcome."""
     outcome = Outcome(fault.number, fault.name, seed)
     OUTCOMES.append(outcome)
     lab = Lab(kafka, folder, seed, outcome)
@@ -125,11 +125,12 @@ def execute(fault: Fault, seed: int, kafka: Callable[[], str], folder: Path, *, 
         fault.run(lab)
     except pytest.skip.Exception as skipped:
         outcome.state, outcome.detail = "skipped", str(skipped)
-        if raises:
-            raise
+    except KeyboardInterrupt:
+        OUTCOMES.remove(outcome)  # stopped half-way, it says nothing
+        raise
     except BaseException as problem:
         outcome.state, outcome.detail = "failed", _told(problem)
-        if raises or not isinstance(problem, Exception | pytest.fail.Exception):
+        if not isinstance(problem, Exception | pytest.fail.Exception):
             raise
     finally:
         lab.close()

@@ -73,7 +73,7 @@ def test_tokens(lab: Lab) -> None:
             assert worker.ask("/metrics")[0] == 403
             assert read(Authorization=f"Bearer {good}") == 200, "who is known gets through, whatever others try"
 
-            logins = [_login(worker, f"guess-{number}") for number in range(FAILURES_MAX + 5)]
+            logins = [_login(worker, f"guess-{number}") for number in range(5)]
             locked = _login(worker, good)
         # withdrawn: the next life does not know it any more
         world.settle()
@@ -84,12 +84,13 @@ def test_tokens(lab: Lab) -> None:
         world.settle()
         world.figures.update(guesses=len(guesses) + len(logins), bearer_429=answers.count(429))
         world.verify()
-    assert set(answers) <= {401, 429}, "no guess is let in"
+    assert set(answers) == {401, 429}, "no guess is let in"
+    # one of them is empty, and so no guess
+    assert FAILURES_MAX <= answers.count(401) <= FAILURES_MAX + 1, "then the address has to wait"
     assert all(status in (401, 403, 429) for status in refused.values()), refused
     assert scope == 403
-    assert logins[:FAILURES_MAX] == [401] * FAILURES_MAX
-    assert set(logins[FAILURES_MAX:]) == {429}
-    assert locked == 429, "a lock-out holds for the right token, too"
+    assert set(logins) == {429}, "whoever has guessed at reads cannot go on at the login"
+    assert locked == 429, "where the lock-out holds for the right token, too"
     assert all(status in (401, 429) for status in withdrawn)
 
 

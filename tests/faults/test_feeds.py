@@ -66,6 +66,14 @@ def test_bridge_and_venue(lab: Lab) -> None:
                 bridge.kill()
                 time.sleep(draw.uniform(0.0, 0.5))
                 bridge.start()
+            until(
+                "the last life to be connected",
+                lambda: (
+                    bridge.log.rpartition("[^Bridge]: Starting")[2].count("connected to ") > 0
+                    and bridge.log.count("[^Bridge]: Starting") == KILLS + 1
+                ),
+                hint=bridge.log[-2_000:],
+            )
             seen = [-1, 0.0]
 
             def quiet() -> bool:
