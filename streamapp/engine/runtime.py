@@ -143,18 +143,21 @@ class Engine:
 
     # --- starting and stopping -----------------------------------------------------------------------------------------
 
-    async def start(self, stores: RocksFactory, *, partitions: Mapping[str, int] | None = None) -> None:
+    async def start(
+        self, stores: RocksFactory, *, partitions: Mapping[str, int] | None = None, owner: str = ""
+    ) -> None:
         """Make sure that all topics are there, learn their identities, and be ready for an assignment.
 
         Args:
             stores: opens local state.
             partitions: further topics that the app uses, and how many partitions they get if they have to be created.
+            owner: what this worker is called in the changelogs that it claims.
 
         Raises:
             BrokerUnavailableError, TopicMismatchError, KafkaError: see the message.
         """
         self._stores = stores
-        self._ownership.owner = str(stores.directory)
+        self._ownership.owner = owner
         self.cluster_id = self._checkpointer.cluster_id = await self._reach_cluster()
         await prepare_topics(self.admin, self.settings, list(self.tables.values()), partitions or {})
         await self.producer.start()
