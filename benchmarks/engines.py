@@ -188,7 +188,7 @@ async def count_of(worker: Worker, name: str) -> int:
         page = await worker.read(
             f"/v1/tables/candles/keys/{name}/windows?from=0&to={now_ms + 3_600_000}&limit=1000{cursor}"
         )
-        total += sum(item["value"]["count"] for item in page["items"])
+        total += sum(int(item["value"]["count"]) for item in page["items"])
         if not page.get("cursor"):
             return total
         cursor = f"&cursor={page['cursor']}"

@@ -27,7 +27,7 @@ def plot(results: Results, path: Path) -> bool:
         return False
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    style = {
+    style: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 9,
         "axes.spines.top": False,
@@ -40,10 +40,8 @@ def plot(results: Results, path: Path) -> bool:
         "axes.labelcolor": _TEXT,
     }
     with mpl.rc_context(style):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 0.6), squeeze=False, layout="constrained"
-        )
-        figure.get_layout_engine().set(h_pad=0.14, w_pad=0.14, hspace=0.06, wspace=0.04)
+        figure, axes = plt.subplots(rows, columns, figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 0.6), squeeze=False)
+        figure.set_layout_engine("constrained", h_pad=0.14, w_pad=0.14, hspace=0.06, wspace=0.04)
         places = [place for row in axes for place in row]
         for place, (draw, figures) in zip(places, panels, strict=False):
             draw(place, figures)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import topics
@@ -15,7 +16,16 @@ from benchmarks.worker import LOOK_S, Worker
 _WORKERS = (1, 2, 4)
 _TIMEOUT_S = 240.0
 _STALL_S = 20.0
+_QUIET_S = 1.5
 _START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class _Moment:
+    applied: float
+    at: float
+    cpu_s: float
+    broker_cpu_s: float
 
 
 async def measure(context: Context) -> dict[str, Any]:
@@ -56,37 +66,35 @@ async def _run(context: Context, topic: str, number: int, count: int) -> dict[st
 
 async def _observe(context: Context, workers: list[Worker], count: int) -> dict[str, Any]:
     end = time.perf_counter() + _TIMEOUT_S
-    begin: tuple[float, float, float, float] | None = None
-    total, moved = 0.0, time.perf_counter()
+    begin = last = None
     while True:
         applied = await asyncio.gather(*(worker.applied() for worker in workers))
-        at = time.perf_counter()
-        if sum(applied) > total:
-            total, moved = sum(applied), at
+        now = _Moment(sum(applied), time.perf_counter(), _cpu(workers), context.broker_cpu_seconds())
+        if last is None or now.applied > last.applied:
+            last = now
         if begin is None and all(applied):
-            begin = (at, total, _cpu(workers), context.broker_cpu_seconds())
-        # what was fetched just before a rebalance may be applied twice by count, never in a table: what ends the run is
-        # that nothing is left
-        if total >= count and begin is not None and not await _lag(workers):
+            begin = now
+        # what was fetched just before a rebalance may be counted twice (in a table it never is): the run is over when all
+        # has been counted and nothing more comes
+        quiet_s = now.at - last.at
+        if last.applied >= count and quiet_s > _QUIET_S:
             break
-        if at > end or (total and at - moved > _STALL_S):
+        if now.at > end or (last.applied and quiet_s > _STALL_S):
             raise ProgramError(f"expected {count} records to be applied, got {applied}")
         await asyncio.sleep(LOOK_S)
-    elapsed, done = moved - begin[0], total - begin[1]
-    if elapsed <= 0 or done <= 0:
+    if begin is None or last.applied <= begin.applied:
         raise ProgramError(f"all {count} events were applied before every worker had begun: give them more")
+    elapsed, done = last.at - begin.at, last.applied - begin.applied
+    own, broker = last.cpu_s - begin.cpu_s, last.broker_cpu_s - begin.broker_cpu_s
     return {
         "events_per_s": significant(done / elapsed),
         "measured_share": round(done / count, 2),
-        "worker_cores": round((_cpu(workers) - begin[2]) / elapsed, 2),
-        "broker_cores": round((context.broker_cpu_seconds() - begin[3]) / elapsed, 2),
-        "broker_cpu_s_per_million": round((context.broker_cpu_seconds() - begin[3]) * 1e6 / done, 2),
-        "cpu_s_per_million": round((_cpu(workers) - begin[2]) * 1e6 / done, 2),
+        "applied_by": [int(one) for one in applied],
+        "worker_cores": round(own / elapsed, 2),
+        "broker_cores": round(broker / elapsed, 2),
+        "cpu_s_per_million": round(own * 1e6 / done, 2),
+        "broker_cpu_s_per_million": round(broker * 1e6 / done, 2),
     }
-
-
-async def _lag(workers: list[Worker]) -> float:
-    return sum([await worker.metric("streamapp_lag_records") or 0.0 for worker in workers])
 
 
 def _cpu(workers: list[Worker]) -> float:
