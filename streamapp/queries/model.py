@@ -192,8 +192,10 @@ class Queries(Protocol):
         """Newest readings of all keys, ordered by one numeric field; nulls last, ties by key."""
         ...
 
-    def changes(self, table: str, key: str | None = None) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
-        """Snapshots of what is there, then every change. A slow reader gets the newest value per key."""
+    def changes(
+        self, table: str, key: str | None = None, *, local_only: bool = False
+    ) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
+        """Snapshots of what is there, then every change, of all workers. A slow reader gets the newest value per key."""
         ...
 
     def feeds(self) -> Sequence[FeedInfo]:

@@ -1,12 +1,15 @@
 """Asking the other workers: one hop, with a time-out, never further."""
 
+import asyncio
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import orjson
 
 from streamapp.errors import OwnerUnreachableError, QueryError
 from streamapp.metrics import Metrics
@@ -20,6 +23,7 @@ from streamapp.queries.model import (
 from streamapp.settings import Settings
 
 _RESPONSE_MAX_BYTES = 8 << 20
+_EVENT_MAX_BYTES = 1 << 20  # of one event of a stream
 
 
 def hop_token(settings: Settings) -> str:
@@ -36,8 +40,20 @@ class Peers:
         self._metrics = metrics
         self._session: aiohttp.ClientSession | None = None
 
+        self._streams_max = settings.sse_subscribers_max
+        self._silence_s = 3 * settings.sse_heartbeat_ms / 1000
+        self._streams: aiohttp.ClientSession | None = None
+
     async def start(self) -> None:
-        """Open the connection pool."""
+        """Open the connection pools: one for reads, and one for streams, which would take all of it."""
+        self._streams = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._timeout.total, sock_read=max(self._silence_s, 1.0)
+            ),
+            headers={HOP_HEADER: self._token},
+            connector=aiohttp.TCPConnector(limit=self._streams_max),
+            read_bufsize=_EVENT_MAX_BYTES,
+        )
         self._session = aiohttp.ClientSession(
             timeout=self._timeout,
             headers={HOP_HEADER: self._token},
@@ -46,9 +62,10 @@ class Peers:
         )
 
     async def stop(self) -> None:
-        """Close it."""
-        if self._session is not None:
-            await self._session.close()
+        """Close them."""
+        for session in (self._session, self._streams):
+            if session is not None:
+                await session.close()
 
     async def get(self, url: str, path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """One GET at a worker.
@@ -61,23 +78,52 @@ class Peers:
         wanted = {name: str(value) for name, value in parameters.items() if value is not None}
         try:
             async with self._session.get(f"{url.rstrip('/')}{path}", params=wanted, allow_redirects=False) as answer:
-                raw = await answer.content.read(_RESPONSE_MAX_BYTES)
-                body = await _json(raw)
+                body = await _json(answer)
                 if answer.status == 200:
                     self._metrics.forwarded.labels("answered").inc()
                     return body
         except (aiohttp.ClientError, TimeoutError, ValueError) as problem:
             self._metrics.forwarded.labels("unreachable").inc()
             raise OwnerUnreachableError(
-                f"the worker at {url} that owns this key did not answer: {type(problem).__name__}", retry_after_s=1
+                f"the worker at {url} that owns this key did not answer: {_named(problem)}", retry_after_s=1
             ) from None
         self._metrics.forwarded.labels("refused").inc()
         raise remote_problem(body)
 
+    @asynccontextmanager
+    async def stream(self, url: str, path: str, parameters: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An event stream of a worker; errors as of `get`, also of the time until it begins."""
+        assert self._streams is not None
+        wanted = {name: str(value) for name, value in parameters.items() if value is not None}
+        try:
+            async with asyncio.timeout(self._timeout.total):
+                answer = await self._streams.get(f"{url.rstrip('/')}{path}", params=wanted, allow_redirects=False)
+                refusal = None if answer.status == 200 else await _json(answer)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as problem:
+            self._metrics.forwarded.labels("unreachable").inc()
+            raise OwnerUnreachableError(
+                f"the worker at {url} that owns these keys did not answer: {type(problem).__name__}", retry_after_s=1
+            ) from None
+        try:
+            if refusal is not None:
+                self._metrics.forwarded.labels("refused").inc()
+                raise remote_problem(refusal)
+            self._metrics.forwarded.labels("answered").inc()
+            yield answer
+        finally:
+            answer.close()
 
-async def _json(raw: bytes) -> dict[str, Any]:
-    import orjson
 
+def _named(problem: BaseException) -> str:
+    return f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
+
+
+async def _json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    raw = bytearray()
+    async for part in answer.content.iter_any():  # a `read` with a bound stops at whatever has arrived
+        raw += part
+        if len(raw) > _RESPONSE_MAX_BYTES:
+            raise ValueError(f"expected at most {_RESPONSE_MAX_BYTES} bytes")
     body = orjson.loads(raw)
     if not isinstance(body, dict):
         raise ValueError("expected an object")

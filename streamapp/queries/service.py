@@ -8,7 +8,7 @@ import difflib
 import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -24,11 +24,12 @@ from streamapp.errors import (
     UnknownKeyError,
     UnknownTableError,
 )
-from streamapp.queries.changes import ChangeHub
+from streamapp.queries.changes import ChangeHub, Subscription
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.freshness import FetchState, FreshnessBook
 from streamapp.queries.model import Change, FeedInfo, FieldInfo, Page, Reading, TableInfo, WindowSpan, WorkerInfo
 from streamapp.queries.peers import Peers, key_path, reading_of
+from streamapp.queries.remote_changes import events_of, merged
 from streamapp.state import reads
 from streamapp.state.entry import Entry
 from streamapp.windows.definitions import Hopping, Tumbling
@@ -36,6 +37,8 @@ from streamapp.windows.sessions import Session
 
 Owners = Callable[[], Mapping[str, Mapping[str, Sequence[int]]]]
 _OBSERVE_S = 0.1
+#: how long a quiet subscription may not notice that partitions have moved
+_MOVED_LOOK_S = 1.0
 _NEAREST_MAX = 5
 _NEAREST_SCAN_MAX = 20_000
 _RESTORING_RETRY_S = 1
@@ -333,22 +336,44 @@ class QueryService:
     # --- changes -------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def changes(self, table: str, key: str | None = None) -> AsyncIterator[AsyncIterator[Change]]:
-        """Snapshots of what this worker has, then every change here."""
+    async def changes(
+        self, table: str, key: str | None = None, *, local_only: bool = False
+    ) -> AsyncIterator[AsyncIterator[Change]]:
+        """Snapshots of what there is, then every change; of the other workers, theirs are passed on."""
         running = self._table(table)
-        if key is not None and running.partitions:
-            partition = running.partition_of(key)
-            if partition not in running.live:
-                raise OwnerUnreachableError(
-                    f"changes of {key!r} come from the worker that owns it: {self._owner(running, partition, False)}"
-                )
-        subscription = self._hub.subscribe(table, key)
-        try:
-            yield self._follow(running, subscription, key)
-        finally:
-            self._hub.unsubscribe(subscription)
+        partition = running.partition_of(key) if key is not None and running.partitions else None
+        here = partition is None or partition in running.live
+        if not here and partition is not None:
+            urls = [self._owner(running, partition, local_only)]
+        elif key is None and not local_only:
+            urls = self._other_owners(running)
+        else:
+            urls = []
+        async with AsyncExitStack() as stack:
+            parts: list[AsyncIterator[Change]] = []
+            if here:
+                subscription = self._hub.subscribe(table, key)
+                stack.callback(self._hub.unsubscribe, subscription)
+                parts.append(self._follow(running, subscription, key))
+            path = f"/v1/tables/{quote(table, safe='')}/changes"
+            for url in urls:
+                answer = await stack.enter_async_context(self._peers.stream(url, path, {"key": key}))
+                parts.append(events_of(answer, url))
+            yield parts[0] if len(parts) == 1 else merged(parts)
 
-    async def _follow(self, running: RunningTable, subscription: Any, key: str | None) -> AsyncIterator[Change]:
+    def _other_owners(self, running: RunningTable) -> list[str]:
+        """The other workers that together have what this one has not."""
+        urls = {
+            self._owner(running, partition, False)
+            for partition in range(running.partitions)
+            if partition not in running.live
+        }
+        return sorted(urls)
+
+    async def _follow(
+        self, running: RunningTable, subscription: Subscription, key: str | None
+    ) -> AsyncIterator[Change]:
+        begun_with = frozenset(running.live)
         for live in self._locals(running):
             state = self._state(live)
             for known in [key] if key is not None else list(state.keys()):
@@ -356,7 +381,14 @@ class QueryService:
                 if found is not None:
                     yield self._change("snapshot", self._reading(live, known, *found), 0)
         while True:
-            await subscription.arrived.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_MOVED_LOOK_S):
+                    await subscription.arrived.wait()
+            if begun_with != frozenset(running.live):
+                # what moved away would be missing without a word
+                raise RestoringError(
+                    f"table {running.name}: partitions have moved; subscribe again", retry_after_s=_RESTORING_RETRY_S
+                )
             subscription.arrived.clear()
             while subscription.pending:
                 place = next(iter(subscription.pending))

@@ -157,7 +157,7 @@ class Authenticator:
         return request.cookies.get(COOKIE) if "Cookie" in request.headers else None
 
     def authorize(self, request: web.Request, scope: str) -> None:
-        """Let a request pass; UnauthorizedError or ForbiddenError otherwise, RateLimitedError after too many unknown tokens."""
+        """Let a request pass; UnauthorizedError, ForbiddenError, or RateLimitedError after too many unknown tokens."""
         if self.open:
             return
         if scope == "read" and HOP_HEADER in request.headers and self._from_peer(request):

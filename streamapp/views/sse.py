@@ -13,7 +13,7 @@ from aiohttp import web
 
 from streamapp.errors import BadParameterError, OwnerUnreachableError, RateLimitedError, RestoringError
 from streamapp.metrics import Metrics
-from streamapp.queries.model import Change, Queries
+from streamapp.queries.model import HOP_HEADER, Change, Queries
 from streamapp.settings import Settings
 from streamapp.views.event_stream import EventStream, StatusSource
 from streamapp.views.guard import Route
@@ -110,7 +110,8 @@ class StreamViews:
             async with AsyncExitStack() as stack:
                 # subscribed before anything is sent: what goes wrong here still becomes a problem document
                 async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                    changes, refused = await self._subscribe(stack, subscriptions, tolerant=several)
+                    forwarded = HOP_HEADER in request.headers
+                    changes, refused = await self._subscribe(stack, subscriptions, several, local_only=forwarded)
                 response = web.StreamResponse(headers=_HEADERS)
                 if request.method == "HEAD":
                     return response
@@ -138,14 +139,16 @@ class StreamViews:
             self._metrics.subscribers.set(self._reserved)
 
     async def _subscribe(
-        self, stack: AsyncExitStack, subscriptions: list[tuple[str, str | None]], *, tolerant: bool
+        self, stack: AsyncExitStack, subscriptions: list[tuple[str, str | None]], tolerant: bool, *, local_only: bool
     ) -> tuple[list[AsyncIterator[Change]], list[dict[str, object]]]:
         """What can be followed, and what is refused for now; without tolerance, or beyond it, the error goes up."""
         changes: list[AsyncIterator[Change]] = []
         refused: list[dict[str, object]] = []
         for table, key in subscriptions:
             try:
-                changes.append(await stack.enter_async_context(self._queries.changes(table, key)))
+                changes.append(
+                    await stack.enter_async_context(self._queries.changes(table, key, local_only=local_only))
+                )
             except (OwnerUnreachableError, RestoringError) as error:
                 if not tolerant:
                     raise

@@ -293,7 +293,9 @@ class FakeQueries:
         return Page(sorted(readings, key=rank)[:limit], None, sorted(self.unreachable))
 
     @asynccontextmanager
-    async def changes(self, table: str, key: str | None = None) -> AsyncIterator[AsyncIterator[Change]]:
+    async def changes(
+        self, table: str, key: str | None = None, *, local_only: bool = False
+    ) -> AsyncIterator[AsyncIterator[Change]]:
         self.table(table)
         if key is not None and self.partition(key) in self.unreachable:
             raise OwnerUnreachableError(f"changes of {key!r} come from the worker that owns it")

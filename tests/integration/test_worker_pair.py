@@ -1,6 +1,10 @@
 """Two workers share a table; either answers for all of it."""
 
+import http.client
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +80,95 @@ def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_pa
         ]
         assert first.metric(FORWARDED) == before_reads
         assert all(item["value"]["count"] == 1 for key in keys for item in first.windows("candles", key))
+
+
+def events(worker: Worker, path: str, enough: Callable[[list[dict[str, Any]]], bool], send: Callable[[], None]) -> Any:
+    """The events of a stream, `kind` and `data`, until there are enough; `send` is called after the first of them."""
+    connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=60)
+    found: list[dict[str, Any]] = []
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        kind = ""
+        while not enough(found):
+            line = response.readline().decode().strip()
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                found.append({"kind": kind, "data": json.loads(line.removeprefix("data: "))})
+                if len(found) == 1:
+                    send()
+    finally:
+        connection.close()
+    return found
+
+
+def test_changes_and_gathers_cover_both_workers_and_name_what_a_dead_one_had(kafka: str, tmp_path: Path) -> None:
+    app = UserApp(Topics(kafka), tmp_path)
+    env = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "30000"}  # the dead one stays the owner while it is asked for
+    first, second = app.worker("first", env), app.worker("second", env)
+    with started(first, second):
+        first.until_ready()
+        second.until_ready()
+        until(
+            "both to have a share",
+            lambda: assigned(first, app.trades) and assigned(second, app.trades),
+            hint=first.log[-2_000:] + second.log[-2_000:],
+        )
+        for worker in (first, second):
+            worker.until_ready()
+        app.send(*(trade(key, START) for key in KEYS))
+        app.drained(first)
+        keys = {f"x:{key}" for key in KEYS}
+        by_owner = {
+            worker: [
+                key
+                for key in sorted(keys)
+                if first.get(f"/v1/tables/candles/keys/{key}")["freshness"]["partition"] in assigned(worker, app.trades)
+            ]
+            for worker in (first, second)
+        }
+        theirs = by_owner[second][0]
+
+        # one key of the other worker
+        seen = events(
+            first,
+            f"/v1/tables/candles/changes?key={theirs}",
+            lambda found: any(one["kind"] == "change" and one["data"]["value"]["close"] == 7 for one in found),
+            lambda: app.send(trade(theirs[2:], START + 5, price=7.0)),
+        )
+        assert seen[0]["kind"] == "snapshot"
+        assert {one["data"]["key"] for one in seen} == {theirs}
+
+        # all keys, from either worker
+        for number, worker in enumerate((first, second)):
+            price = 20.0 + number
+
+            def all_changed(found: list[dict[str, Any]], price: float = price) -> bool:
+                return {one["data"]["key"] for one in found if one["data"]["value"]["close"] == price} == keys
+
+            seen = events(
+                worker,
+                "/v1/tables/candles/changes",
+                all_changed,
+                lambda number=number, price=price: app.send(  # type: ignore[misc]
+                    *(trade(key, START + 10 + number, price=price) for key in KEYS)
+                ),
+            )
+            assert {one["data"]["key"] for one in seen if one["kind"] == "snapshot"} == keys
+
+        lost = assigned(second, app.trades)
+        second.kill()
+        status, document = first.ask(f"/v1/tables/candles/keys/{theirs}")
+        assert (status, document["code"]) == (503, "owner_unreachable")
+        status, document = first.ask("/v1/tables/candles/changes", key=theirs)
+        assert (status, document["code"]) == (503, "owner_unreachable")
+        for path, parameters in (("top", {"by": "close"}), ("keys", {})):
+            page = first.get(f"/v1/tables/candles/{path}", **parameters)
+            assert page["missing_partitions"] == lost
+            found = {item if isinstance(item, str) else item["key"] for item in page["items"]}
+            assert found <= set(by_owner[first])
+            assert found
+        several = first.get(f"/v1/tables/candles/values?keys={by_owner[first][0]},{theirs}")
+        assert [item.get("error", {}).get("code") for item in several["items"]] == [None, "owner_unreachable"]
