@@ -247,7 +247,11 @@ class KafkaAdmin:
         request = {TopicPartition(topic, partition): spec for topic, partition in tps}
         if not request:
             return {}
-        answers = await self._ask_each(lambda client, t: client.list_offsets(request, request_timeout=t))
+        answers = await self._ask_each(
+            lambda client, t: client.list_offsets(request, request_timeout=t),
+            # a topic that another broker has just created, or that a restarted one has not read about yet
+            passing=ClientError.UNKNOWN_TOPIC_OR_PART,
+        )
         return {(tp.topic, tp.partition): answer.offset for tp, answer in answers.items()}
 
     def _committed_sync(self, group: str, tps: Sequence[TopicPartitionKey]) -> dict[TopicPartitionKey, int | None]:
@@ -268,20 +272,32 @@ class KafkaAdmin:
         return answers[""]
 
     async def _ask_each(
-        self, request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]], absent: int | None = None
+        self,
+        request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]],
+        absent: int | None = None,
+        passing: int | None = None,
     ) -> dict[T, Any]:
-        """Send one request in a thread and collect its answers; `absent` is the error code that means None."""
+        """Send one request in a thread and collect its answers.
+
+        Args:
+            request: sends it.
+            absent: the error code that means None.
+            passing: an error code after which it is asked again, beside those that are always worth it.
+        """
         deadline_ms = self._clock.monotonic_ms() + self._timeout_ms
         while True:
             try:
-                return await asyncio.to_thread(self._ask_each_sync, request, absent)
+                return await asyncio.to_thread(self._ask_each_sync, request, absent, passing)
             except _PassingError as passing:
                 if self._clock.monotonic_ms() >= deadline_ms:
                     raise KafkaError(str(passing)) from passing.__cause__
             await asyncio.sleep(_PASSING_POLL_S)
 
     def _ask_each_sync(
-        self, request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]], absent: int | None
+        self,
+        request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]],
+        absent: int | None,
+        passing: int | None,
     ) -> dict[T, Any]:
         if self._client is None:
             self._client = AdminClient(self._config, logger=log)
@@ -299,17 +315,17 @@ class KafkaAdmin:
         except TimeoutError:
             raise self._unavailable("no answer at all") from None
         except KafkaException as problem:
-            raise self._failure(problem) from problem
+            raise self._failure(problem, passing) from problem
         finally:
             # librdkafka's log lines wait in a queue until somebody fetches them
             self._client.poll(0)
         return answers
 
-    def _failure(self, problem: KafkaException) -> KafkaError:
+    def _failure(self, problem: KafkaException, passing: int | None = None) -> KafkaError:
         error = problem.args[0]
         if error.code() in _UNREACHABLE:
             return self._unavailable(error.str())
-        kind = _PassingError if error.code() in _PASSING else KafkaError
+        kind = _PassingError if error.code() in _PASSING or error.code() == passing else KafkaError
         return kind(f"Kafka at {self._brokers} refused: {error.str()}")
 
     def _unavailable(self, detail: str) -> BrokerUnavailableError:

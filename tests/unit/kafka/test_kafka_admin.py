@@ -1,4 +1,9 @@
+from concurrent.futures import Future
+from types import SimpleNamespace
+
 import pytest
+from confluent_kafka import KafkaError as ClientError
+from confluent_kafka import KafkaException
 
 from streamapp.errors import BrokerUnavailableError, TopicMismatchError
 from streamapp.kafka.admin import KafkaAdmin, TopicDescription, _check_topic
@@ -29,3 +34,22 @@ async def test_admin_without_a_broker_says_what_to_do(free_port):
     admin = KafkaAdmin(Settings(kafka_brokers=f"127.0.0.1:{free_port}", kafka_request_timeout_ms=300))
     with pytest.raises(BrokerUnavailableError, match="streamapp kafka"):
         await admin.cluster_id()
+
+
+async def test_end_offsets_of_a_topic_that_one_broker_does_not_know_yet_are_asked_for_again():
+    admin = KafkaAdmin(Settings(kafka_request_timeout_ms=5_000))
+    asked = []
+
+    def list_offsets(request, **_):
+        asked.append(request)
+        answers = {tp: Future() for tp in request}
+        for answer in answers.values():
+            if len(asked) < 3:
+                answer.set_exception(KafkaException(ClientError(ClientError.UNKNOWN_TOPIC_OR_PART)))
+            else:
+                answer.set_result(SimpleNamespace(offset=7))
+        return answers
+
+    admin._client = SimpleNamespace(list_offsets=list_offsets, poll=lambda timeout: None)
+    assert await admin.end_offsets([("t", 0)]) == {("t", 0): 7}
+    assert len(asked) == 3
