@@ -15,9 +15,12 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(420)]
 GROUP = "streamapp"
 
 
-def test_every_window_equals_the_reference_over_shuffled_and_late_trades(own_kafka: Topics, tmp_path: Path) -> None:
+@pytest.mark.parametrize("native", ["auto", "off"])
+def test_every_window_equals_the_reference_over_shuffled_and_late_trades(
+    native: str, own_kafka: Topics, tmp_path: Path
+) -> None:
     trades = list(generated_trades(seed=11, count=40_000, span_ms=200 * MINUTE_MS))
-    with Worker(own_kafka.brokers, tmp_path) as worker:
+    with Worker(own_kafka.brokers, tmp_path, env={"STREAMAPP_NATIVE": native}) as worker:
         worker.until_ready()
         # the first part record by record, as it trickles in, the rest in large batches
         for size, part in ((50, trades[:2_000]), (len(trades), trades[2_000:])):
