@@ -288,9 +288,9 @@ class KafkaAdmin:
         while True:
             try:
                 return await asyncio.to_thread(self._ask_each_sync, request, absent, passing)
-            except _PassingError as passing:
+            except _PassingError as problem:
                 if self._clock.monotonic_ms() >= deadline_ms:
-                    raise KafkaError(str(passing)) from passing.__cause__
+                    raise KafkaError(str(problem)) from problem.__cause__
             await asyncio.sleep(_PASSING_POLL_S)
 
     def _ask_each_sync(
