@@ -52,6 +52,10 @@ _PASSING = frozenset(
         ClientError.NOT_COORDINATOR,
         ClientError.LEADER_NOT_AVAILABLE,
         ClientError.NOT_LEADER_FOR_PARTITION,
+        # what this client knows of the leaders, or a broker of its own part, is a moment old
+        ClientError.FENCED_LEADER_EPOCH,
+        ClientError.UNKNOWN_LEADER_EPOCH,
+        ClientError.OFFSET_NOT_AVAILABLE,
     }
 )
 _PASSING_POLL_S = 0.1
