@@ -29,6 +29,7 @@ class Lease:
         self._lock = threading.Lock()
         self._attached = False
         self._until_ms = 0
+        self._released = False
         self._stable_ms = 0  # when the last request was sent whose answer told of no rebalance
         self.forgotten = False  # the group does not know this member (any more), nor what was assigned to it
 
@@ -57,10 +58,18 @@ class Lease:
             self.forgotten = self._attached
             self._until_ms = self._stable_ms = 0
 
+    def release(self) -> None:
+        """What was assigned is given back: its next owner may answer before this worker hears of it."""
+        self._released = self._attached
+
+    def take(self) -> None:
+        """What has been assigned counts from now on."""
+        self._released = False
+
     @property
     def valid(self) -> bool:
         """Whether nobody else can own what was assigned to this worker."""
-        return not self._attached or self._clock.monotonic_ms() < self._until_ms
+        return not self._attached or (not self._released and self._clock.monotonic_ms() < self._until_ms)
 
     def check(self) -> None:
         """Pass, or refuse.
@@ -70,7 +79,7 @@ class Lease:
         """
         if not self.valid:
             raise LeaseExpiredError(
-                "this worker has not heard from its consumer group for too long, so another one may own the partition by "
-                "now; ask again in a moment",
+                "the partitions are being assigned anew, or this worker has not heard from its group for too long: another "
+                "one may own this one by now; ask again in a moment",
                 retry_after_s=1,
             )

@@ -199,6 +199,7 @@ class Engine:
             for partition in [p for p in table.live if p not in owned]:
                 self._close(table.live.pop(partition))
         self._suspended = False
+        self.lease.take()
         self._restoring = asyncio.create_task(self._take_over(mine), name="restore")
         self._restoring.add_done_callback(self._check_task)
 
@@ -412,6 +413,7 @@ class Engine:
                 await self.flush()
                 # tells that the final records of the first are out, so that the next owner need not repeat them
                 await self.flush()
+                self.lease.release()
                 return True
         except FencedError:
             pass

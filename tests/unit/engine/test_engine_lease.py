@@ -76,6 +76,17 @@ def test_forgotten_member_has_no_lease_until_it_is_back(lease: Lease, clock: Man
     assert not lease.forgotten
 
 
+def test_partitions_that_were_given_back_are_not_answered_for_until_others_are_assigned(
+    lease: Lease, clock: ManualClock
+) -> None:
+    lease.renew(clock.monotonic_ms())
+    lease.release()
+    lease.renew(clock.monotonic_ms())
+    assert not lease.valid
+    lease.take()
+    assert lease.valid
+
+
 def test_margin_never_takes_all_of_a_short_session(clock: ManualClock) -> None:
     lease = Lease(clock, session_ms=1_000, rebalance_ms=30_000, margin_ms=5_000)
     lease.attach()
