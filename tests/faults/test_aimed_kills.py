@@ -89,7 +89,7 @@ def _aimed(lab: Lab, path: tuple[str, ...]) -> None:
         worker.start().until_ready()
         world.settle()
         world.verify()
-    assert missing == [], "awaits that no life passes, and that nobody has said why"
+    assert missing == [], f"awaits that no life passes, and that nobody has said why: {missing}"
     assert missed == []
 
 
