@@ -99,6 +99,11 @@ def split_data_key(raw: bytes) -> tuple[str, int]:
     return _unescaped(raw[1:-_TAIL]), _unpack_start(raw[-_TAIL + 1 :])[0]
 
 
+def first_data_key(key: str) -> bytes:
+    """The smallest key of all values of this key and of those behind it."""
+    return b"d" + _escaped(key)
+
+
 def time_key(key: str, start: int) -> bytes:
     """The key of the index in order of time."""
     return b"t" + _pack_start(start) + _escaped(key)

@@ -39,10 +39,11 @@ def _newest_open(state: PartitionState, key: str) -> Found | None:
         return None
     if state.window is not None:
         # all open windows are known by their start, and what is newer than an open one is open itself
-        here = state.open.get(newest)
-        if here is None or key not in here:
+        if newest not in state.open:
             return None
-        if any(start > newest and key in keys for start, keys in state.open.items()):
+        if newest < state.index.last_start and any(
+            start > newest and state.peek(key, start) is not None for start in state.open
+        ):
             return None
     return newest, entry
 

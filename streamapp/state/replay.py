@@ -18,7 +18,7 @@ from streamapp.state.epochs import (
     ChangelogRecord,
     epoch_of,
 )
-from streamapp.state.store import CHANGELOG_OFFSET_KEY, HORIZON_KEY, StateStore, WriteSet
+from streamapp.state.store import CHANGELOG_OFFSET_KEY, HORIZON_KEY, KEY_COUNT_KEY, StateStore, WriteSet
 
 #: the key of the record that a rebuild leaves at the beginning of a changelog
 REBUILD_KEY = b"r"
@@ -88,6 +88,8 @@ class Replay:
         changes.bulk = values
         if self._windowed:
             changes.bulk |= dict.fromkeys(map(time_key_of, values), b"")
+        if changes.bulk or changes.deletes:
+            changes.deletes.append(KEY_COUNT_KEY)  # counted anew when all is there
         changes.puts.append((CHANGELOG_OFFSET_KEY, b"%d" % (self.position - 1)))
         return changes
 

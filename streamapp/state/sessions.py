@@ -162,7 +162,6 @@ class SessionLane:
         """
         state = self._state
         widest: tuple[str, int] | None = None  # key, newest
-        restored: list[tuple[str, int, Entry]] = []
         for raw_key, raw in state.store.scan(b"d", b"e"):
             key, start = split_data_key(raw_key)
             entry = Entry.decode(raw)
@@ -170,8 +169,6 @@ class SessionLane:
                 state.forget(key, start)
                 continue
             widest = (key, entry.newest)
-            restored.append((key, start, entry))
-        for key, start, entry in restored:
             if self._closes_at(entry) > state.closed:
                 self._open.setdefault(key, {})[start] = entry
                 state.cache_entry(key, start, entry)

@@ -9,6 +9,7 @@ from sortedcontainers import SortedDict
 CHANGELOG_OFFSET_KEY = b"m:changelog_offset"
 HORIZON_KEY = b"m:horizon"
 IDENTITY_KEY = b"m:identity"
+KEY_COUNT_KEY = b"m:key_count"
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class StateStore(Protocol):
         ...
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs with start <= key < end, in order of key; backwards where asked."""
+        """Pairs with start <= key < end, in order of key, backwards where asked; as of the moment of the first step."""
         ...
 
     def write(self, changes: WriteSet) -> None:
@@ -61,9 +62,9 @@ class MemoryStore:
         return self._items.get(key)
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs with start <= key < end, in order of key."""
-        for key in list(self._items.irange(start, end, inclusive=(True, False), reverse=reverse)):
-            yield key, self._items[key]
+        """Pairs with start <= key < end, in order of key; a snapshot of the moment of the first step."""
+        found = self._items.irange(start, end, inclusive=(True, False), reverse=reverse)
+        yield from [(key, self._items[key]) for key in found]
 
     def write(self, changes: WriteSet) -> None:
         """Apply all changes."""

@@ -121,6 +121,11 @@ class Aggregate(ABC):
     def compact(self, state: State) -> None:  # noqa: B027 - most aggregates have nothing to do here
         """Bring a state that came from `expressions` to its bounded form, in place; only sketches need it."""
 
+    @property
+    def selective(self) -> bool:
+        """Whether `visible` may ever say no."""
+        return type(self).visible is not Aggregate.visible
+
     def visible(self, state: State) -> bool:
         """Whether readers see this key at all; False hides a key that holds working state but no value yet."""
         return True

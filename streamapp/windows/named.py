@@ -91,6 +91,11 @@ class Named(Aggregate):
             member.compact(part)
             state[start:end] = part
 
+    @property
+    def selective(self) -> bool:
+        """Whether all members may be."""
+        return all(member.selective for member in self.members.values())
+
     def visible(self, state: State) -> bool:
         """Whether any member has something to show."""
         return any(member.visible(state[start:end]) for member, start, end in self._spans)

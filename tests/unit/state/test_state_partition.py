@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from streamapp.errors import DefinitionChangedError, StateError
-from streamapp.state import partition
+from streamapp.state import flushing
 from streamapp.state.batch import LateRecord
+from streamapp.state.cache import CacheBudget
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import MemoryStore
 from streamapp.windows.basic import Count, Sum
@@ -393,7 +394,7 @@ def test_a_window_is_not_deleted_before_its_final_record_is_out():
 
 
 def test_one_flush_deletes_a_bounded_number(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(partition, "EXPIRE_MAX_PER_FLUSH", 3)
+    monkeypatch.setattr(flushing, "EXPIRE_MAX_PER_FLUSH", 3)
     one = worker(Tumbling(10, 0, 10), *range(0, 100, 10), 500)
     one.read_all()
     one.flush()
@@ -402,6 +403,69 @@ def test_one_flush_deletes_a_bounded_number(monkeypatch: pytest.MonkeyPatch):
         deleted.append(plan.expired)
         one.state.complete_flush(plan, 0)
     assert [number for number in deleted if number] == [3, 3, 3, 1]
+
+
+def test_one_flush_sends_a_bounded_number_of_final_records_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flushing, "FINALS_MAX_PER_FLUSH", 3)
+    names = [f"key-{number}" for number in range(8)]
+    events = [Event(name, start + 1) for start in (0, 10) for name in names]
+    one = Worker(definition(TEN, Count()), [[*events, Event("last", 500)]])
+    one.read_all()
+    sent, told, behind = [], [], []
+    while (plan := one.plan()) is not None:
+        sent.append([(final.start, final.key) for final in plan.finals])
+        told.append(plan.checkpoint.closed)
+        one.state.complete_flush(plan, len(sent))
+        behind.append(one.state.behind)
+    assert [len(part) for part in sent] == [3, 3, 3, 3, 3, 1, 0]
+    assert [place for part in sent for place in part] == [(start, name) for start in (0, 10) for name in names]
+    # a start is told as closed only when the final records of all its keys are out
+    assert told == [-1, 9, 9, 19, 19, 19, 500]
+    assert behind == [True] * 5 + [False] * 2
+    assert one.state.open == {500}
+
+
+def test_a_crash_between_two_parts_of_a_close_sends_the_final_records_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flushing, "FINALS_MAX_PER_FLUSH", 3)
+    names = [f"key-{number}" for number in range(8)]
+    one = Worker(definition(TEN, Count()), [[*(Event(name, 1) for name in names), Event("last", 500)]])
+    one.read_all()
+    for keep_store in (True, False, True):
+        one.flush()
+        one.flush()
+        one.crash(keep_store=keep_store)
+    for _ in range(5):
+        one.flush()
+    assert one.finals.keys() == {(name, 0) for name in names}
+    assert all(values == [{"count": 1}] * len(values) for values in one.finals.values())
+
+
+def test_keys_can_be_asked_for_in_parts():
+    one = worker(TEN, 1)
+    one.state.apply(batch([Event(name, 2) for name in ("b", "ab", "c", "aa")], first=1))
+    one.flush()
+    one.state.apply(batch([Event("ac", 3)], first=5))
+    assert one.state.keys() == ["aa", "ab", "ac", "b", "c"]
+    assert one.state.keys(prefix="a") == ["aa", "ab", "ac"]
+    assert one.state.keys(prefix="a", after="aa", limit=1) == ["ab"]
+    assert (one.state.key_count, one.state.known_key_count) == (5, 5)
+
+
+def test_partitions_share_a_budget_of_entries():
+    budget = CacheBudget(10)
+    states = [PartitionState(definition(TEN, Count()), n, MemoryStore(), cache_budget=budget) for n in range(2)]
+    for number, state in enumerate(states):
+        state.apply(batch([Event(f"key-{number}", 1) for number in range(9 - number)]))
+        plan = state.prepare_flush("c", ("i",), (-1,))
+        assert plan is not None
+        state.complete_flush(plan, 0)
+    assert [state.cached_entries for state in states] == [9, 2]
+    assert all(len(state.keys()) == 9 - number for number, state in enumerate(states))
+    assert counts_of(states[1]) == {f"key-{number}": 1 for number in range(8)}
+
+
+def counts_of(state: PartitionState) -> dict[str, int]:
+    return {key: entry.state[0] for key in state.keys() for _, entry in state.windows(key, 0, 1 << 60)}
 
 
 def test_an_aggregate_without_windows_never_closes_or_expires():
