@@ -135,8 +135,11 @@ def _bridge(figures: Figures) -> str:
 
 
 def _memory(figures: Figures) -> str:
-    names = ("windows", "idle_mib", "peak_mib", "settled_mib", "settled_bytes_per_window")
-    head = ("", "live windows", "idle MiB", "peak MiB", "settled MiB", "bytes/window")
+    names = (
+        *("windows", "idle_mib", "peak_mib", "settled_mib", "settled_bytes_per_window"),
+        *("new_windows_per_s", "cpu_s_per_million"),
+    )
+    head = ("", "live windows", "idle MiB", "peak MiB", "settled MiB", "bytes/window", "new windows/s", "CPU s/M")
     return table(head, [("resident", *(figure(figures[name]) for name in names))])
 
 

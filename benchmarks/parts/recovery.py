@@ -119,7 +119,8 @@ async def _kafka_streams(context: Context, command: list[str], topic: str, count
             f"{environment['BENCH_GROUP']}-{number}",
             [*command, "bench.Recovery"],
             context.folder / "peers",
-            {**environment, "BENCH_THREADS": str(threads)},
+            # static membership, as a worker of this project has it: a restart need not wait for the session to end
+            {**environment, "BENCH_THREADS": str(threads), "BENCH_INSTANCE": environment["BENCH_GROUP"]},
         )
 
     first = program(max(_THREADS))

@@ -1,5 +1,6 @@
 package bench;
 
+import java.util.Properties;
 import java.util.concurrent.atomic.AtomicLong;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.Serdes;
@@ -29,7 +30,9 @@ public final class Recovery {
                 .toTable(Materialized.<Bytes, byte[]>as(Stores.persistentKeyValueStore("values"))
                         .withKeySerde(Serdes.Bytes())
                         .withValueSerde(Serdes.ByteArray()));
-        KafkaStreams streams = new KafkaStreams(builder.build(), Harness.properties());
+        Properties settings = Harness.properties();
+        settings.put("group.instance.id", Harness.setting("INSTANCE"));
+        KafkaStreams streams = new KafkaStreams(builder.build(), settings);
         Restoring restoring = new Restoring();
         streams.setGlobalStateRestoreListener(restoring);
         Runtime.getRuntime().addShutdownHook(new Thread(streams::close));
