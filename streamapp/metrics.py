@@ -67,6 +67,18 @@ class Metrics:
         )
         self.cache_entries = Gauge("streamapp_cache_entries", "dirty entries in memory", ["table"], registry=registry)
         self.store_bytes = Gauge("streamapp_store_bytes", "bytes of local state", ["table"], registry=registry)
+        self.partition_records = Counter(
+            "streamapp_partition_records",
+            "records of a source partition taken by the tables",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.hot_key_share = Gauge(
+            "streamapp_hot_key_share",
+            "at least this part of a partition's records has one key; which one, `/v1/status` tells",
+            ["topic", "partition"],
+            registry=registry,
+        )
         self.queued_records = Gauge(
             "streamapp_queued_records", "records that wait to be applied", ["topic", "partition"], registry=registry
         )

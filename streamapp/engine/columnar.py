@@ -48,7 +48,7 @@ class ColumnGroup:
         self._decoder = decoder
         self._codec = codec
         self._time_field = time_field
-        self._needs_key = needs_key
+        self.needs_key = needs_key
         self._judge = judge
 
     def decode(self, batches: Sequence[RecordBatch]) -> tuple[Decoded, list[tuple[KafkaRecord, RecordError]]] | None:
@@ -104,11 +104,11 @@ class ColumnGroup:
         """Fill a row from its record as the codec decodes it; the problem where it cannot be used."""
         try:
             record = self._codec.decode(self._judge.value(raw))
-            key, time = self._judge.place(raw, record, self._time_field, self._needs_key)
+            key, time = self._judge.place(raw, record, self._time_field, self.needs_key)
         except RecordError as problem:
             return problem
         times[row] = time
-        if self._needs_key:
+        if self.needs_key:
             found.keys[row] = len(found.key_texts)
             found.key_texts.append(key)
         for name, column in found.columns.items():
@@ -148,7 +148,7 @@ class ColumnGroup:
         def everything() -> Sequence[Any]:
             return self._codec.decode_all(found.values())
 
-        keys: Sequence[str] = TextList(found.keys, found.key_texts) if self._needs_key else [""] * count
+        keys: Sequence[str] = TextList(found.keys, found.key_texts) if self.needs_key else [""] * count
         return Decoded(
             raws,
             ArrayList(found.offsets),

@@ -16,6 +16,7 @@ from streamapp.clock import Clock
 from streamapp.columns.library import Mode
 from streamapp.engine.columnar import ColumnGroup, column_group
 from streamapp.engine.deadletters import DeadLetters, KafkaRecord
+from streamapp.engine.hot_keys import HotKeys
 from streamapp.engine.judging import Judge
 from streamapp.engine.tap import Decoded, Tap
 from streamapp.errors import RecordError
@@ -85,6 +86,8 @@ class SourceLane:
         self._column_groups: list[ColumnGroup] | None = None  # made when the first batch comes
         self._native = native
         self._on_room: Callable[[], None] | None = None
+        self.hot_keys = HotKeys(topic, partition, clock)
+        self._partition_records = metrics.partition_records.labels(topic, str(partition))
         self._queued_gauge = metrics.queued_records.labels(topic, str(partition))
         self._batch_size = metrics.batch_records.labels(topic)
         self._batch_time = metrics.batch_seconds.labels(topic)
@@ -146,6 +149,7 @@ class SourceLane:
 
     def _done_with(self, count: int) -> None:
         self._batch_size.observe(count)
+        self._partition_records.inc(count)
         was_full = self.full
         self._queued -= count
         self._queued_gauge.set(self._queued)
@@ -186,6 +190,9 @@ class SourceLane:
         done = [decoded for decoded in found if decoded is not None]
         if len(done) < len(found):
             return False
+        keyed = next((chunk for group, (chunk, _) in zip(groups, done, strict=True) if group.needs_key), None)
+        if keyed is not None:
+            self.hot_keys.observe(keyed.keys)
         for group, (decoded, rejected) in zip(groups, done, strict=True):
             for raw, problem in rejected:
                 self._reject(raw, problem)
@@ -208,8 +215,12 @@ class SourceLane:
         if not fits:
             usable = [record for record in chunk if self._is_usable(record)]
             values = [record.value for record in usable]
+        seen = False  # groups share their keys
         for (codec, time_field, needs_key), taps in self._groups.items():
             decoded = self._judge(usable, codec.decode_all(cast("list[bytes]", values)), time_field, needs_key, end)
+            if needs_key and not seen:
+                self.hot_keys.observe(decoded.keys)
+                seen = True
             for tap in taps:
                 for index, problem in await tap.accept(decoded):
                     self._reject(decoded.raw[index], problem)

@@ -118,6 +118,16 @@ class FeedInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class HotKey:
+    """A key that at least this part of its source partition's records has, by a sample of the last minute."""
+
+    topic: str
+    partition: int
+    key: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """What this worker is doing, for `/health/ready` and the dashboard."""
 
@@ -127,6 +137,7 @@ class WorkerInfo:
     lag: Mapping[str, int]  # topic -> records not yet applied
     records_applied: int
     detail: str = ""
+    hot_keys: Sequence[HotKey] = ()  # the hottest first
 
 
 class Queries(Protocol):

@@ -27,7 +27,17 @@ from streamapp.errors import (
 from streamapp.queries.changes import ChangeHub, Subscription
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.freshness import FetchState, FreshnessBook
-from streamapp.queries.model import Change, FeedInfo, FieldInfo, Page, Reading, TableInfo, WindowSpan, WorkerInfo
+from streamapp.queries.model import (
+    Change,
+    FeedInfo,
+    FieldInfo,
+    HotKey,
+    Page,
+    Reading,
+    TableInfo,
+    WindowSpan,
+    WorkerInfo,
+)
 from streamapp.queries.peers import Peers, key_path, reading_of
 from streamapp.queries.remote_changes import events_of, merged
 from streamapp.state import reads
@@ -40,6 +50,8 @@ _OBSERVE_S = 0.1
 #: how long a quiet subscription may not notice that partitions have moved
 _MOVED_LOOK_S = 1.0
 _NEAREST_MAX = 5
+#: what `/v1/status` tells of: this many keys of a partition, from this share on, and so many in all
+_HOT_PER_PARTITION, _HOT_SHARE, _HOT_MAX = 3, 0.05, 20
 _NEAREST_SCAN_MAX = 20_000
 _RESTORING_RETRY_S = 1
 
@@ -97,6 +109,8 @@ class QueryService:
                 lag = self._freshness.lag((topic, partition))
                 if lag is not None:
                     metrics.lag.labels(topic, str(partition)).set(lag)
+                hottest = self._engine.lanes[topic, partition].hot_keys.top(1)
+                metrics.hot_key_share.labels(topic, str(partition)).set(hottest[0].share if hottest else 0)
             now = self._engine.clock.now_ms()
             for table in self._engine.tables.values():
                 size = entries = 0
@@ -162,7 +176,10 @@ class QueryService:
         restoring = engine.unrestored()
         ready = engine.settled and not restoring
         detail = "" if ready else ("restoring" if restoring else "waiting for partitions to be assigned")
-        return WorkerInfo(ready, restoring, assigned, lag, applied, detail)
+        hot = [one for lane in engine.lanes.values() for one in lane.hot_keys.top(_HOT_PER_PARTITION)]
+        hot = sorted((one for one in hot if one.share >= _HOT_SHARE), key=lambda one: -one.share)[:_HOT_MAX]
+        keys = [HotKey(one.topic, one.partition, one.key, one.share) for one in hot]
+        return WorkerInfo(ready, restoring, assigned, lag, applied, detail, keys)
 
     # --- values --------------------------------------------------------------------------------------------------------
 

@@ -183,6 +183,19 @@ def fixed_schemas() -> dict[str, Schema]:
                         "records_applied": count,
                         "records_per_s": {"type": ["number", "null"]},
                         "detail": TEXT,
+                        "hot_keys": {
+                            **array_of(
+                                closed(
+                                    {
+                                        "topic": TEXT,
+                                        "partition": count,
+                                        "key": TEXT,
+                                        "share": {"type": "number", "minimum": 0, "maximum": 1},
+                                    }
+                                )
+                            ),
+                            "description": "keys that take much of their partition's records, by a sample",
+                        },
                     }
                 ),
                 "feeds": array_of(

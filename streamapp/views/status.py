@@ -77,6 +77,7 @@ class StatusViews:
                 "records_applied": worker.records_applied,
                 "records_per_s": self._throughput.rate(worker.records_applied),
                 "detail": worker.detail,
+                "hot_keys": list(worker.hot_keys),
             },
             "feeds": [
                 {
