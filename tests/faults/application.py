@@ -14,10 +14,14 @@ clock_jumps.install_from_environment()
 
 from streamapp import Candle, Count, Last, StreamApp, Sum, Trade, hopping, session, tumbling  # noqa: E402
 from streamapp.engine import checkpoints  # noqa: E402
+from streamapp.kafka import producer  # noqa: E402
 from tests.faults.tables import GRACE_MS, SHAPES, Shape  # noqa: E402
 
-# small enough that both ways of writing a store are taken
-checkpoints._WRITE_IN_THREAD_MIN = int(os.environ.get("FAULTS_WRITE_IN_THREAD_MIN", checkpoints._WRITE_IN_THREAD_MIN))
+if "FAULTS_SMALL_TURNS" in os.environ:
+    # so small that what only happens to large checkpoints happens to these as well
+    checkpoints._WRITE_IN_THREAD_MIN = 60
+    checkpoints._MESSAGES_PER_TURN = 2
+    producer._RECORDS_PER_TURN = 20
 
 app = StreamApp(os.environ["FAULTS_APP"])
 trades = app.topic(os.environ["FAULTS_TOPIC"], value_type=Trade)
