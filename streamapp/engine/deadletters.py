@@ -37,6 +37,10 @@ class DeadLetters:
         self._value_max_bytes = value_max_bytes
         self._seen: OrderedDict[str, None] = OrderedDict()
 
+    def forget(self) -> None:
+        """Letters that were made may never have been sent: make them again where their records come again."""
+        self._seen.clear()
+
     def make(self, topic: str, partition: int, record: KafkaRecord, problem: RecordError) -> OutMessage | None:
         """The message to send; None where this record already has its dead letter.
 

@@ -15,6 +15,7 @@ from streamapp.clock import Clock, SystemClock
 from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.identity import SourceBounds, check_checkpoint, check_store
+from streamapp.engine.key_counts import KeyCounts
 from streamapp.engine.lane import SourceLane
 from streamapp.engine.lease import Lease
 from streamapp.engine.ownership import Ownership
@@ -29,6 +30,7 @@ from streamapp.kafka.producer import DurableProducer
 from streamapp.kafka.waiting import kafka_answers
 from streamapp.metrics import Metrics
 from streamapp.settings import Settings
+from streamapp.state.cache import CacheBudget
 from streamapp.state.definition import TableDefinition
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import StateStore
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 REBALANCE_TIMEOUT_MS = 60_000
 _OPEN_TRIES = 20
 _OPEN_PAUSE_S = 0.25
+#: so many times what forces a checkpoint may be waiting for it before fetching stops
+_PENDING_FACTOR = 2
 _LEASE_POLL_S = 0.02
 TopicPartition = tuple[str, int]
 
@@ -117,6 +121,8 @@ class Engine:
         )
         self._flusher: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
+        self._cache_budget = CacheBudget(settings.cache_max_entries)
+        self._key_counts = KeyCounts()
         self._generation = 0
         self._suspended = False  # between a revocation and the next assignment: nothing here may be written
 
@@ -170,6 +176,7 @@ class Engine:
     async def stop(self) -> None:
         """Release everything; call `revoke` first to make it durable."""
         await self._cancel(self._flusher)
+        await self._key_counts.stop()
         await self._cancel(self._restoring)
         for lane in list(self.lanes.values()):
             await lane.stop()
@@ -281,7 +288,7 @@ class Engine:
                 live.partition,
                 live.store,
                 origins=table.origins,
-                cache_max_entries=self.settings.cache_max_entries,
+                cache_budget=self._cache_budget,
             )
             checkpoint = state.checkpoint
             here = {topic: bounds[topic, live.partition] for topic in table.input_topics}
@@ -293,12 +300,9 @@ class Engine:
             state.epoch = live.epoch
             live.state = state
         log.info(
-            "table %s, partition %d: ready, %d records from the changelog, %d keys",
-            table.name,
-            live.partition,
-            request.records,
-            live.state.key_count,
+            "table %s, partition %d: ready, %d records from the changelog", table.name, live.partition, request.records
         )
+        self._key_counts.add(live)
         if self.on_restored is not None:
             self.on_restored(live)
 
@@ -430,6 +434,7 @@ class Engine:
         for lane in list(self.lanes.values()):
             await lane.stop()
         self.lanes.clear()
+        self.dead_letters.forget()
         await self._checkpointer.reset()
         for table in self.tables.values():
             while table.live:
@@ -478,11 +483,15 @@ class Engine:
             self._on_failure(problem)
 
     def _much_is_pending(self) -> bool:
-        return any(
-            live.state is not None and live.state.pending_bytes > self.settings.cache_max_bytes
-            for table in self.tables.values()
-            for live in table.live.values()
-        )
+        return self._pending_bytes > self.settings.cache_max_bytes or any(state.behind for state in self._states())
+
+    def _states(self) -> Iterable[PartitionState]:
+        return (live.state for table in self.tables.values() for live in table.live.values() if live.state is not None)
+
+    @property
+    def _pending_bytes(self) -> int:
+        """Roughly what the next checkpoint writes, of all partitions."""
+        return sum(state.pending_bytes for state in self._states())
 
     def _close_idle(self, now_ms: int) -> None:
         """Where the idle time-out is set: close the windows of partitions that have been silent for so long."""
@@ -502,9 +511,14 @@ class Engine:
     # --- what others ask -----------------------------------------------------------------------------------------------
 
     def held(self, topic: str, partition: int) -> bool:
-        """Whether this source partition must not be fetched now: it is restored, its queue full, or the lease over."""
+        """Whether this source partition must not be fetched now.
+
+        It is being restored, its queue is full, the lease is over, or more is waiting for a checkpoint than memory is for.
+        """
         lane = self.lanes.get((topic, partition))
-        return lane is None or not lane.ready or lane.full or not self.lease.valid
+        if lane is None or not lane.ready or lane.full or not self.lease.valid:
+            return True
+        return self._pending_bytes > _PENDING_FACTOR * self.settings.cache_max_bytes
 
     @property
     def settled(self) -> bool:

@@ -63,6 +63,7 @@ class SimulatedStores:
     def __init__(self, disk: Disk, process: Process) -> None:
         self._disk = disk
         self._process = process
+        self.directory = process.name
 
     def open(self, table: str, partition: int) -> "SimulatedStore":
         files = self._disk.files.setdefault((table, partition), Files())

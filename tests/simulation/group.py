@@ -11,8 +11,8 @@ from tests.simulation.cluster import Cluster, Place
 if TYPE_CHECKING:
     from tests.simulation.worker import Life
 
-SESSION_TIMEOUT_S = 1.0
-REBALANCE_TIMEOUT_S = 60.0
+SESSION_TIMEOUT_S = 0.6
+REBALANCE_TIMEOUT_S = 3.0
 
 
 class Group:
@@ -44,8 +44,6 @@ class Group:
 
     def join(self, life: "Life") -> None:
         """A new member; everybody joins again."""
-        self.members.append(life)
-        self.rebalance()
         self.joined(life)
 
     def leave(self, life: "Life") -> None:
@@ -53,12 +51,21 @@ class Group:
         if life in self.members:
             self._remove(life)
 
-    def lost(self, life: "Life") -> None:
-        """A member's process has ended; the coordinator notices by its silence."""
-        self.world.after(SESSION_TIMEOUT_S * (0.7 + 0.3 * self.world.random.random()), self._expire, life)
+    def heartbeat(self, life: "Life") -> str:
+        """A member says that it is there; answers `ok`, `rebalancing` or `unknown`."""
+        if life not in self.members:
+            return "unknown"
+        self._heard(life)
+        return "ok" if self.stable or life in self._joined else "rebalancing"
+
+    def _heard(self, life: "Life") -> None:
+        life.heard_s = self.world.now
+        self.world.after(SESSION_TIMEOUT_S, self._expire, life)
 
     def _expire(self, life: "Life") -> None:
-        if life in self.members:
+        """A member was silent for the session time-out; one that waits to be assigned something need not speak."""
+        waits = not self.stable and life in self._joined and life.process.alive
+        if life in self.members and not waits and self.world.now >= life.heard_s + SESSION_TIMEOUT_S:
             self._remove(life)
 
     def _remove(self, life: "Life") -> None:
@@ -96,6 +103,7 @@ class Group:
             self.rebalance()
         if self.stable:
             self.rebalance()
+        self._heard(life)
         if life not in self._joined:
             self._joined.append(life)
         self._complete_if_all()
@@ -112,6 +120,8 @@ class Group:
             self.world.note("left", life.process.name)
         self.stable = True
         self.generation += 1
+        for life in self.members:
+            self._heard(life)
         if not self.members:
             self.owners = {}
             return
@@ -140,6 +150,10 @@ class Group:
         """The answer arrives, unless the member has joined the next round meanwhile."""
         if generation == self.generation and (self.stable or life not in self._joined):
             life.assigned(generation, places)
+
+    def owes(self, life: "Life") -> bool:
+        """Whether a member has not got the present assignment yet."""
+        return life in self.members and life.generation != self.generation
 
     # --- offsets -----------------------------------------------------------------------------------------------------
 

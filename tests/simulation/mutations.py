@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from streamapp.engine import checkpoints, tables
-from streamapp.state import flushing, lanes, partition, sessions
+from streamapp.state import lanes, partition, sessions
 
 
 def _rewrite(owner: Any, name: str, *changes: tuple[str, str]) -> None:
@@ -28,7 +28,7 @@ def _rewrite(owner: Any, name: str, *changes: tuple[str, str]) -> None:
     exec(compile(text, f"<mutated {name}>", "exec"), vars(module), found)
     for holder in (
         owner,
-        *(one for one in (lanes, partition, sessions, flushing) if getattr(one, name, None) is original),
+        *(one for one in (lanes, partition, sessions) if getattr(one, name, None) is original),
     ):
         setattr(holder, name, found[name])
 

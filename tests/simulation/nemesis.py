@@ -18,6 +18,9 @@ class Nemesis:
         self.gone: set[Worker] = set()
         self._calm = False
         self._latency_s = run.network.latency_s
+        # what a replaced owner wrote over can be said again for as long as compaction has not taken it
+        stale = bool(self.faults) and (run.network.lands_late or bool({"sleep", "cut"} & set(self.faults)))
+        self._lag_ms = 60_000 if stale else 0
 
     @property
     def over(self) -> bool:
@@ -113,11 +116,21 @@ class Nemesis:
 
     def _pause(self, worker: Worker) -> None:
         if worker.process is not None:
-            worker.process.loop.paused_until = self.world.now + self.world.random.random() * 0.6
+            worker.process.loop.paused_until = self.world.now + self.world.random.random() * 0.4
+
+    def _sleep(self, worker: Worker) -> None:
+        """A pause that the group does not wait out."""
+        if worker.process is not None:
+            worker.process.loop.paused_until = self.world.now + self.world.random.choice((0.7, 1.5, 4.0))
+
+    def _cut(self, worker: Worker) -> None:
+        """A host that reaches the other brokers, but not the coordinator."""
+        if worker.life is not None:
+            worker.life.cut_until = self.world.now + self.world.random.choice((0.3, 0.7, 1.5, 4.0))
 
     def _compact(self, worker: Worker) -> None:
         for _ in range(self.world.random.randint(1, 4)):
-            self.run.cluster.compact_something(0)
+            self.run.cluster.compact_something(self._lag_ms)
 
     def _full(self, worker: Worker) -> None:
         worker.disk.full = True

@@ -1,7 +1,7 @@
 """What must hold while a simulation runs, and when it has come to rest."""
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -10,6 +10,7 @@ from streamapp.engine.tables import RunningTable, changelog_topic, final_topic
 from streamapp.kafka.partitioner import partition_for
 from streamapp.state.definition import TableDefinition
 from streamapp.state.entry import CHECKPOINT_KEY, Checkpoint, Entry, split_data_key
+from streamapp.state.epochs import epoch_of
 from streamapp.windows.definitions import Tumbling
 from streamapp.windows.sessions import Session
 from tests.simulation import reference
@@ -30,6 +31,7 @@ class Oracle:
         self.cluster, self.world, self.scenario = cluster, cluster.world, scenario
         self.made: dict[Place, list[Made]] = {}
         self._checkpoints: dict[Place, Checkpoint] = {}
+        self._epochs: dict[Place, bytes] = {}
         self._taken: dict[Place, dict[int, int]] = {}
         self._finals: dict[str, Any] = {}
         self._late: dict[str, Any] = {}
@@ -57,7 +59,10 @@ class Oracle:
         role, _definition = self._roles.get(topic, (topic, None))
         if role == "changelog":
             if record.key == CHECKPOINT_KEY and record.value is not None:
-                self._checkpoints[place] = Checkpoint.decode(record.value)
+                epoch = epoch_of(record)
+                if epoch >= self._epochs.get(place, epoch):  # else nobody believes it
+                    self._epochs[place] = epoch
+                    self._checkpoints[place] = Checkpoint.decode(record.value)
         elif role == "final":
             assert record.value is not None
             body = orjson.loads(record.value)
@@ -128,6 +133,30 @@ class Oracle:
         missing = [offset for offset in sorted(wanted) if (topic, partition, offset) not in self._dead]
         if missing:
             self.wrong(f"committed {place} up to {high}, but {table.name} never got {missing} forwarded")
+
+    def answering(self, lives: Sequence[Any], waiting: Callable[[Any], bool]) -> None:
+        """Of the workers that live now, one at most may answer for a partition.
+
+        Args:
+            waiting: whether a worker has not got its part of the present assignment yet; it is not counted.
+        """
+        owners: dict[tuple[str, int], str] = {}
+        for life in lives:
+            engine = life.engine
+            if (
+                engine is None
+                or waiting(life)
+                or life.process.loop.paused_until > self.world.now
+                or not engine.lease.valid
+            ):
+                continue
+            for name, table in engine.tables.items():
+                for partition, live in table.live.items():
+                    if live.state is None:
+                        continue
+                    other = owners.setdefault((name, partition), life.process.name)
+                    if other != life.process.name:
+                        self.wrong(f"{other} and {life.process.name} both answer for {name}-{partition}")
 
     # --- at rest -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from streamapp.state import partition as partition_state
 from tests.simulation import worker as workers
 from tests.simulation.clients import Network
 from tests.simulation.cluster import Cluster
-from tests.simulation.group import Group
+from tests.simulation.group import SESSION_TIMEOUT_S, Group
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.oracle import Oracle, at_rest
 from tests.simulation.worker import Worker
@@ -73,8 +73,9 @@ class Run:
             self.cluster.create(topic, drawn.partitions)
         self.oracle = Oracle(self.cluster, drawn)
         self.group = Group(self.cluster, drawn.partitions, self._topics, self.oracle.committing)
-        self.network = Network(latency_s=draw.choice((0.0005, 0.002, 0.01)))
+        self.network = Network(latency_s=draw.choice((0.0005, 0.002, 0.01)), lands_late=draw.random() < 0.3)
         settings = _settings(draw, drawn)
+        self._quiet_s = (3 * settings.commit_interval_ms + settings.idle_timeout_ms) / 1000 + 0.1
         self.workers = [
             Worker(f"w{index}", self.cluster, self.group, self.network, settings, drawn.tables)
             for index in range(drawn.workers)
@@ -92,6 +93,8 @@ class Run:
         """Records and faults for a while; then rest, and the verdict; then the same from the changelogs alone."""
         world = self.world
         self._produce()
+        if len(self.workers) > 1:
+            world.after(0.1, self._probe)
         for worker in self.workers:
             world.after(world.random.random() * 0.2, worker.start)
         world.after(0.1, self.nemesis.strike)
@@ -118,6 +121,12 @@ class Run:
         if self.left:
             self.world.after(random.choice((0.001, 0.03, 0.1, 0.3)), self._produce)
 
+    def _probe(self) -> None:
+        """Look who would answer a read now."""
+        lives = [worker.life for worker in self.workers if worker.alive and worker.life is not None]
+        self.oracle.answering(lives, self.group.owes)
+        self.world.after(0.02, self._probe)
+
     def _rest(self, label: str) -> None:
         """Let everything come to rest without faults, and judge."""
         self.nemesis.calm()
@@ -130,11 +139,12 @@ class Run:
             return (
                 self.group.stable
                 and all(worker.alive for worker in self.workers if not self.nemesis.is_gone(worker))
+                and all(life.generation == self.group.generation for life in self.group.members)
                 and at_rest(self.cluster, places, self.group.owners)
             )
 
         # what a checkpoint leaves over (that final records are out, expired windows) takes further ones
-        world.run(lambda: world.now > self.cluster.last_change + 1.2 and resting(), limit_s=100)
+        world.run(lambda: world.now > self.cluster.last_change + self._quiet_s and resting(), limit_s=100)
         self._resting = False
         if not world.violations:
             self.oracle.check(self.group.owners, label)
@@ -169,11 +179,11 @@ class Run:
 
 def _settings(draw: Random, drawn: Scenario) -> Settings:
     chosen = (
-        draw.choice((50, 100, 400)),  # commit interval
+        draw.choice((50, 100, 250)),  # commit interval
         draw.choice((2, 20, 10_000)),  # cached windows
         draw.choice((1, 1_000_000)),  # cached bytes
         draw.choice((4, 1_000)),  # queued records
-        400 if drawn.idle else 0,
+        200 if drawn.idle else 0,
     )
     found = _SETTINGS.get(chosen)
     if found is None:
@@ -187,5 +197,8 @@ def _settings(draw: Random, drawn: Scenario) -> Settings:
             max_record_bytes=MAX_RECORD_BYTES,
             flush_timeout_ms=5_000,
             idle_timeout_ms=idle,
+            kafka_session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
+            lease_margin_ms=200,
+            changelog_watch_ms=100,
         )
     return found

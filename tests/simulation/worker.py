@@ -2,24 +2,27 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from streamapp.engine import checkpoints, restore, runtime
+from streamapp.engine import checkpoints, ownership, restore, runtime
 from streamapp.engine.runtime import Engine
 from streamapp.errors import DefinitionChangedError, ProduceError, SourceChangedError, StateError
 from streamapp.settings import Settings
 from streamapp.state.definition import TableDefinition
 from streamapp.state.replay import Replay
+from tests.fakes.batches import batch_of
 from tests.simulation.clients import Network, SimulatedAdmin, SimulatedProducer
-from tests.simulation.cluster import Cluster, Place
+from tests.simulation.cluster import Cluster, Place, Stored
 from tests.simulation.disk import Disk, SimulatedStores
-from tests.simulation.group import Group
+from tests.simulation.group import REBALANCE_TIMEOUT_S, Group
 from tests.simulation.process import Process
-from tests.simulation.world import running
+from tests.simulation.world import SimulatedLoop, running
 
 APP_ID = "app"
+HEARTBEAT_S = 0.15
 
 
 class Silent:
@@ -83,7 +86,6 @@ class Worker:
         if self.life is not None and self.life.process is process:
             for producer in self.life.producers:
                 producer.process_ended()
-            self.group.lost(self.life)
 
 
 class Life:
@@ -99,6 +101,9 @@ class Life:
         self.positions: dict[Place, int] = {}
         self.group_positions: dict[Place, int | None] = {}
         self.flowing = False
+        self.heard_s = 0.0  # when the coordinator last heard of it
+        self.cut_until = 0.0  # until then nothing passes between it and the coordinator
+        self._member = False
         self.main: asyncio.Task[None] | None = None
         self._stopping = False
         self._news: asyncio.Queue[Any] = asyncio.Queue()
@@ -123,7 +128,9 @@ class Life:
         except Exception as problem:
             self.failed(problem)
             return
-        self.group.join(self)
+        engine.lease.attach()
+        self._join()
+        self._beat()
         self._tasks = [asyncio.create_task(self._fetch()), asyncio.create_task(self._commit_forever())]
         while True:
             await (await self._news.get())()
@@ -147,7 +154,7 @@ class Life:
         assert self.engine is not None
         if self.main is not None:
             self.main.cancel()
-        self.flowing = False
+        self.flowing = self._member = False
         with contextlib.suppress(ProduceError, StateError):
             await self._settle()
             self.group.leave(self)
@@ -165,9 +172,13 @@ class Life:
     def assigned(self, generation: int, places: set[Place]) -> None:
         """The answer to a join."""
 
+        sent_ms = self.world.monotonic_ms()
+
         async def take() -> None:
             assert self.engine is not None
             self.generation, self.assignment = generation, set(places)
+            self.engine.lease.join()
+            self.engine.lease.renew(sent_ms)
             self.positions = {place: self.cluster.committed.get(place, 0) for place in places}
             self.group_positions = {place: self.cluster.committed.get(place) for place in places}
             await self.engine.assign(sorted(places))
@@ -183,12 +194,47 @@ class Life:
         except Exception as problem:
             self.failed(problem)
             return
-        self.group.joined(self)
+        self._join()
 
     async def _settle(self) -> None:
         assert self.engine is not None
-        await self.engine.revoke()
-        self._commit()
+        if await self.engine.revoke():
+            self._commit()
+
+    def _join(self) -> None:
+        """Join the group, as soon as the coordinator can be reached."""
+        if not self.process.alive:
+            return
+        if self.is_silent():
+            self.world.after(0.1, self._join)
+            return
+        self._member = True
+        self.group.joined(self)
+
+    def is_silent(self) -> bool:
+        """Whether the coordinator hears nothing of it now."""
+        return max(self.cut_until, self.process.loop.paused_until) > self.world.now
+
+    def _beat(self) -> None:
+        """One heartbeat, from the consumer's own thread: it goes on while the event loop is busy."""
+        if not self.process.alive or self.engine is None:
+            return
+        self.world.after(HEARTBEAT_S * (0.8 + 0.4 * self.world.random.random()), self._beat)
+        if self.is_silent():
+            return
+        answer, sent_ms = self.group.heartbeat(self), self.world.monotonic_ms()
+        self.world.after(self.world.latency(0.002), self._answered, answer, sent_ms)
+
+    def _answered(self, answer: str, sent_ms: int) -> None:
+        if not self.process.alive or self.is_silent() or self.engine is None or not self._member:
+            return
+        lease = self.engine.lease
+        if answer == "unknown":
+            lease.lapse()
+            self._member = False
+            self.rejoin()
+        else:
+            lease.renew(sent_ms, rebalancing=answer == "rebalancing")
 
     # --- what the engine asks of the consumer ------------------------------------------------------------------------
 
@@ -209,7 +255,7 @@ class Life:
         engine, random = self.engine, self.world.random
         assert engine is not None
         while True:
-            await asyncio.sleep(random.choice((0.005, 0.02, 0.08)))
+            await asyncio.sleep(random.choice((0.01, 0.05, 0.1)))
             if not self.flowing:
                 continue
             for place in sorted(self.assignment):
@@ -218,11 +264,11 @@ class Life:
                 records = self.cluster.logs[place].read(self.positions[place], random.choice((1, 3, 10, 40)))
                 if records:
                     self.positions[place] = records[-1].offset + 1
-                    engine.lanes[place].offer(records)
+                    engine.lanes[place].offer([batch_of(records)])
 
     async def _commit_forever(self) -> None:
         while True:
-            await asyncio.sleep(self.world.random.choice((0.05, 0.2, 0.5)))
+            await asyncio.sleep(self.world.random.choice((0.1, 0.2, 0.4)))
             if self.flowing:
                 self._commit()
 
@@ -230,7 +276,7 @@ class Life:
         assert self.engine is not None
         offsets = {place: lane.durable + 1 for place, lane in self.engine.lanes.items() if lane.durable >= 0}
         news = {place: offset for place, offset in offsets.items() if offset > (self.group_positions.get(place) or 0)}
-        if news and self.group.commit(self, news):
+        if news and not self.is_silent() and self.group.commit(self, news):
             self.group_positions.update(news)
 
 
@@ -285,8 +331,54 @@ def _read(
                 return
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Some records of a changelog, as `ChangelogReader` hands them out."""
+
+    found: Sequence[Stored]
+    end: int
+    high_watermark: int
+    nothing_here: bool = False
+
+    def records(self) -> Sequence[Stored]:
+        return self.found
+
+
+class SimulatedReader:
+    """In the place of `ChangelogReader`, for reading back a part of a changelog."""
+
+    def __init__(self, life: Life, positions: Mapping[Place, int]) -> None:
+        self._life, self._positions = life, dict(positions)
+
+    async def __aenter__(self) -> "SimulatedReader":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        pass
+
+    async def next(self, timeout_s: float) -> list[Chunk]:
+        await asyncio.sleep(self._life.world.latency(0.002))
+        chunks = []
+        for place, position in self._positions.items():
+            log = self._life.cluster.logs[place]
+            limit = self._life.world.random.choice((1, 3, 100))
+            found = log.read(position, limit)
+            end = found[-1].offset + 1 if found else log.end
+            chunks.append(Chunk(found, end, log.end, not found))
+            self._positions[place] = end
+        return chunks
+
+
+def _reader(settings: Any, positions: Mapping[Place, int]) -> SimulatedReader:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulatedLoop)
+    return SimulatedReader(loop.owner, positions)
+
+
 def for_good() -> None:
     """Replace, for the rest of this process, what no constructor takes."""
     runtime.kafka_answers = _answers  # type: ignore[assignment]
+    runtime.REBALANCE_TIMEOUT_MS = int(REBALANCE_TIMEOUT_S * 1000)
+    ownership.ChangelogReader = _reader  # type: ignore[misc,assignment]
     restore._read = _read  # type: ignore[assignment]
     checkpoints._WRITE_IN_THREAD_MIN = 5

@@ -41,3 +41,11 @@ def test_the_memory_of_dead_letters_is_bounded(clock: ManualClock, metrics: Metr
         letters.make("trades", 0, Raw(offset), PROBLEM)
     assert letters.make("trades", 0, Raw(4), PROBLEM) is None
     assert letters.make("trades", 0, Raw(0), PROBLEM) is not None
+
+
+def test_a_letter_that_may_not_have_been_sent_is_made_again_once_it_is_forgotten(clock: ManualClock, metrics: Metrics):
+    letters = DeadLetters(metrics, clock, value_max_bytes=10)
+    first = letters.make("trades", 0, Raw(1), PROBLEM)
+    assert letters.make("trades", 0, Raw(1), PROBLEM) is None
+    letters.forget()
+    assert letters.make("trades", 0, Raw(1), PROBLEM) == first
