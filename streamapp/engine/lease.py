@@ -29,7 +29,7 @@ class Lease:
         self._lock = threading.Lock()
         self._attached = False
         self._until_ms = 0
-        self._released = False
+        self.released = False  # what was assigned is given back, and nothing has been assigned since
         self._stable_ms = 0  # when the last request was sent whose answer told of no rebalance
         self.forgotten = False  # the group does not know this member (any more), nor what was assigned to it
 
@@ -60,16 +60,16 @@ class Lease:
 
     def release(self) -> None:
         """What was assigned is given back: its next owner may answer before this worker hears of it."""
-        self._released = self._attached
+        self.released = self._attached
 
     def take(self) -> None:
         """What has been assigned counts from now on."""
-        self._released = False
+        self.released = False
 
     @property
     def valid(self) -> bool:
         """Whether nobody else can own what was assigned to this worker."""
-        return not self._attached or (not self._released and self._clock.monotonic_ms() < self._until_ms)
+        return not self._attached or (not self.released and self._clock.monotonic_ms() < self._until_ms)
 
     def check(self) -> None:
         """Pass, or refuse.

@@ -412,6 +412,8 @@ class Engine:
         await self._cancel(self._restoring)
         for lane in list(self.lanes.values()):
             await lane.stop()
+        if self.lease.released and not self.lease.forgotten:
+            return True  # a stop in the middle of a rebalance: all is durable since the revocation
         try:
             if not self.lease.forgotten:
                 await self.flush()
