@@ -9,6 +9,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.engines import OURS
 from benchmarks.report import machine_line
@@ -16,6 +17,7 @@ from benchmarks.results import Results
 
 _OWN, _OTHER, _MUTED, _TEXT = "#0f766e", "#94a3b8", "#cbd5e1", "#0f172a"
 _PANEL = (6.4, 3.4)
+_ROWS_LEAST = 5
 
 
 def plot(results: Results, path: Path) -> bool:
@@ -72,7 +74,6 @@ def _bars(axes: Axes, title: str, rows: list[tuple[str, float, bool]], unit: str
     values = [value for _, value, _ in rows]
     bars = axes.barh(range(len(rows)), values, color=[_OWN if own else _OTHER for _, _, own in rows], height=0.66)
     axes.set_yticks(range(len(rows)), names)
-    axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", colors="#64748b", labelsize=7.5)
     axes.grid(axis="x", color="#e2e8f0", linewidth=0.7)
@@ -82,18 +83,20 @@ def _bars(axes: Axes, title: str, rows: list[tuple[str, float, bool]], unit: str
     if log:
         axes.set_xscale("log")
         axes.set_xlim(min(values) / 2.5, max(values) * 4)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, max(values) * 1.18 or 1)
-    axes.bar_label(bars, labels=[_short(value) for value in values], padding=4, fontsize=8.5)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    # two bars shall not be as thick as eight are together
+    axes.set_ylim(max(len(rows), _ROWS_LEAST) - 0.5, -0.5)
+    axes.bar_label(bars, labels=[_short(value) for value in values], padding=9, fontsize=8.5)
 
 
 def _short(value: float) -> str:
     if value >= 1e6:
-        return f"{value / 1e6:.2f} M"
-    if value >= 1e4:
-        return f"{value / 1e3:.0f} k"
+        return f"{value / 1e6:.3g} M"
     if value >= 1e3:
-        return f"{value / 1e3:.1f} k"
+        return f"{value / 1e3:.3g} k"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

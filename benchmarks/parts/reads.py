@@ -42,7 +42,10 @@ async def measure(context: Context) -> dict[str, Any]:
             **await pace(worker.port, paths, seconds, _PACED_PER_S),
         }
         context.say(f"idle: {figures['idle']['requests_per_s']:,.0f} requests/s")
-        figures |= await _loaded(context, worker, topic, paths, seconds)
+        try:
+            figures |= await _loaded(context, worker, topic, paths, seconds)
+        except Exception as problem:
+            context.fail(f"while events come in: {problem}")
     finally:
         await worker.stop(hard=True)
     await context.drop(topic)
