@@ -296,7 +296,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         told = [str(self.conf.canonical_url), *sorted(self.engine.input_topics | set(self._agent_topics()))]
         self.instance_id = self.settings.group_instance_id or instance_id(directory, told)
         await super().on_start()
-        stores = RocksFactory(directory / "tables")
+        stores = RocksFactory(directory / "tables", block_cache_bytes=self.settings.block_cache_bytes)
         await self.engine.start(stores, partitions=self._agent_topics(), owner=self.instance_id)
         await self.feed_health.start()
         await self.queries.start(str(self.conf.canonical_url))

@@ -104,8 +104,17 @@ class Settings(BaseSettings):
     # state
     data_dir: Path = Field(Path(".streamapp"), description="all local state; losing it loses nothing")
     commit_interval_ms: int = Field(500, gt=0, description="longest time between a merge and its durable checkpoint")
-    cache_max_entries: int = Field(200_000, gt=0, description="windows kept in memory per partition after a checkpoint")
-    cache_max_bytes: int = Field(64 << 20, gt=0, description="dirty state per partition before a checkpoint is forced")
+    cache_max_entries: int = Field(
+        100_000, gt=0, description="windows that a worker keeps in memory after a checkpoint; about 1 kB each"
+    )
+    cache_max_bytes: int = Field(
+        16 << 20, gt=0, description="changed state of a worker that forces a checkpoint; at twice as much reading stops"
+    )
+    block_cache_bytes: int = Field(
+        64 << 20,
+        gt=0,
+        description="of all local stores of a worker: cached blocks, their indexes, and what waits to be written",
+    )
     poll_max_batches: int = Field(1_000, gt=0, description="record batches taken from the consumer at once")
     batch_queue_max_records: int = Field(
         32_000, gt=0, description="records that wait per partition before fetching stops"

@@ -18,6 +18,7 @@ from rocksdict import (
     Options,
     Rdict,
     WriteBatch,
+    WriteBufferManager,
 )
 
 from streamapp.errors import StateError
@@ -27,16 +28,20 @@ _MEBIBYTE = 1 << 20
 
 
 class RocksFactory:
-    """Opens stores that share one block cache, so that memory does not grow with the number of partitions.
+    """Opens stores that share one budget of memory, so that it does not grow with their number or their size.
 
     Args:
         directory: where the stores are, one folder per table and partition.
-        block_cache_bytes: for all of them together.
+        block_cache_bytes: for all of them together: blocks, their indexes and filters, and, up to half of it, what was
+            written and is not in a file yet.
     """
 
     def __init__(self, directory: Path, *, block_cache_bytes: int = 64 * _MEBIBYTE) -> None:
         self.directory = directory
         self._cache = Cache(block_cache_bytes)
+        self._writes = WriteBufferManager.new_write_buffer_manager_with_cache(
+            block_cache_bytes // 2, False, self._cache
+        )
 
     def path(self, table: str, partition: int) -> Path:
         """The folder of one store."""
@@ -68,6 +73,7 @@ class RocksFactory:
         options.create_if_missing(True)
         options.set_write_buffer_size(8 * _MEBIBYTE)
         options.set_max_write_buffer_number(3)
+        options.set_write_buffer_manager(self._writes)
         options.set_max_background_jobs(2)
         options.set_compression_type(DBCompressionType.lz4())
         options.set_keep_log_file_num(2)
@@ -75,6 +81,8 @@ class RocksFactory:
         options.set_max_open_files(64)
         blocks = BlockBasedOptions()
         blocks.set_block_cache(self._cache)
+        blocks.set_cache_index_and_filter_blocks(True)  # else they are outside of the budget, and grow with the store
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
         blocks.set_bloom_filter(10, False)  # most look-ups of a new window find nothing
         options.set_block_based_table_factory(blocks)
         return options

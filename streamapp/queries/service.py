@@ -6,7 +6,7 @@ import binascii
 import contextlib
 import difflib
 import heapq
-from bisect import bisect_left, bisect_right
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
@@ -47,6 +47,10 @@ from streamapp.windows.sessions import Session
 
 Owners = Callable[[], Mapping[str, Mapping[str, Sequence[int]]]]
 _OBSERVE_S = 0.1
+#: so many looks until sizes are asked for again, which costs more than the rest
+_LOOKS_PER_SIZE = 10
+#: keys of a table that are read at once, before others come in between
+_STEP_KEYS = 500
 #: how long a quiet subscription may not notice that partitions have moved
 _MOVED_LOOK_S = 1.0
 _NEAREST_MAX = 5
@@ -102,9 +106,11 @@ class QueryService:
 
     async def _observe_forever(self) -> None:
         metrics = self._engine.metrics
-        while True:
+        for look in itertools.count():
             await asyncio.sleep(_OBSERVE_S)
             self._freshness.observe()
+            if look % _LOOKS_PER_SIZE == 0:
+                self._observe_sizes()
             for topic, partition in list(self._engine.lanes):
                 lag = self._freshness.lag((topic, partition))
                 if lag is not None:
@@ -113,17 +119,19 @@ class QueryService:
                 metrics.hot_key_share.labels(topic, str(partition)).set(hottest[0].share if hottest else 0)
             now = self._engine.clock.now_ms()
             for table in self._engine.tables.values():
-                size = entries = 0
                 for live in table.live.values():
-                    if live.state is None:
-                        continue
-                    size += live.store.size_bytes()
-                    entries += live.state.cached_entries
-                    if live.state.watermark >= 0:
+                    if live.state is not None and live.state.watermark >= 0:
                         delay = (now - live.state.watermark) / 1000
                         metrics.watermark_delay.labels(table.name, str(live.partition)).set(delay)
-                metrics.store_bytes.labels(table.name).set(size)
-                metrics.cache_entries.labels(table.name).set(entries)
+
+    def _observe_sizes(self) -> None:
+        metrics = self._engine.metrics
+        for table in self._engine.tables.values():
+            active = [live for live in table.live.values() if live.state is not None]
+            metrics.store_bytes.labels(table.name).set(sum(live.store.size_bytes() for live in active))
+            metrics.cache_entries.labels(table.name).set(
+                sum(live.state.cached_entries for live in active if live.state is not None)
+            )
 
     # --- what there is -------------------------------------------------------------------------------------------------
 
@@ -136,7 +144,8 @@ class QueryService:
         running = self._table(name)
         definition, window = running.definition, running.definition.window
         states = [live.state for live in running.live.values()]
-        known = [state.key_count for state in states if state is not None]
+        known = [state.known_key_count if state is not None else None for state in states]
+        counts = [count for count in known if count is not None]
         return TableInfo(
             name=name,
             kind=definition.kind,
@@ -146,7 +155,7 @@ class QueryService:
             ],
             key_form=definition.key_form,
             partitions=running.partitions,
-            keys=sum(known) if len(known) == len(states) else None,
+            keys=sum(counts) if len(counts) == len(states) else None,
             size_ms=window.size_ms if isinstance(window, (Tumbling, Hopping)) else None,
             step_ms=window.step_ms if isinstance(window, Hopping) else None,
             gap_ms=window.gap_ms if isinstance(window, Session) else None,
@@ -291,7 +300,7 @@ class QueryService:
         running = self._table(table)
         after = _decode_cursor(cursor)
         parts: list[Iterable[str]] = [
-            _keys_from(self._state(live).keys(), prefix, after, limit + 1) for live in self._locals(running)
+            self._state(live).keys(prefix, after, limit + 1) for live in self._locals(running)
         ]
         answers, missing = await self._gather(
             running,
@@ -331,7 +340,10 @@ class QueryService:
         candidates: list[tuple[tuple[bool, float, str], Any]] = []
         for live in self._locals(running):
             state = self._state(live)
-            for key in state.keys():
+            for number, key in enumerate(state.iter_keys()):
+                if number % _STEP_KEYS == 0:
+                    await asyncio.sleep(0)  # others may want to read; meanwhile the partition may have gone
+                    self._state(live)
                 found = reads.current(state, key)
                 if found is not None:
                     value = self._value(live, *found)
@@ -393,7 +405,7 @@ class QueryService:
         begun_with = frozenset(running.live)
         for live in self._locals(running):
             state = self._state(live)
-            for known in [key] if key is not None else list(state.keys()):
+            for known in [key] if key is not None else state.iter_keys():
                 found = reads.current(state, known)
                 if found is not None:
                     yield self._change("snapshot", self._reading(live, known, *found), 0)
@@ -469,7 +481,7 @@ class QueryService:
         known: list[str] = []
         for other in self._locals(running):
             if other.state is not None:
-                known += other.state.keys()[: _NEAREST_SCAN_MAX - len(known)]
+                known += other.state.keys(limit=_NEAREST_SCAN_MAX - len(known))
         nearest = difflib.get_close_matches(key, known, _NEAREST_MAX, 0.5) if len(known) < _NEAREST_SCAN_MAX else []
         return UnknownKeyError(f"table {running.name} has no key {key!r}", nearest)
 
@@ -511,19 +523,6 @@ class QueryService:
 
         await asyncio.gather(*(ask(url, partitions) for url, partitions in others if partitions))
         return answers, sorted(missing)
-
-
-def _keys_from(keys: Sequence[str], prefix: str, after: str | None, limit: int) -> list[str]:
-    """At most `limit` keys of a sorted list that begin with a prefix and come after another key."""
-    begin = bisect_left(keys, prefix)
-    if after is not None:
-        begin = max(begin, bisect_right(keys, after))
-    found: list[str] = []
-    for key in keys[begin : begin + limit]:
-        if not key.startswith(prefix):
-            break
-        found.append(key)
-    return found
 
 
 def _encode_cursor(position: str) -> str:
