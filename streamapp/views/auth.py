@@ -32,6 +32,7 @@ TOKEN_MAX_CHARS = 512
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PEERS_MAX = 4_096
+_GUESSED = "streamapp_guessed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +169,12 @@ class Authenticator:
         token = self.identify(text) if len(text) <= TOKEN_MAX_CHARS else None
         if token is None:
             # a page left open with an old cookie guesses nothing, and must not lock its reader's next login out
-            if "Authorization" in request.headers:
+            # and a request that is admitted twice, on the short way and then on the ordinary one, is one guess
+            if "Authorization" in request.headers and _GUESSED not in request:
                 peer = peer_of(request)
                 self.limit.check(peer)
                 self.limit.failed(peer)
+                request[_GUESSED] = True
             raise UnauthorizedError("the token is not known here; `streamapp token` makes one and its settings entry")
         if not token.allows(scope):
             raise ForbiddenError(f"the token {token.name!r} lacks the scope {scope!r}; it has {sorted(token.scopes)}")

@@ -1,13 +1,14 @@
 import hashlib
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from streamapp.clock import ManualClock
-from streamapp.errors import ConfigurationError, RateLimitedError, UnsafeBindError
+from streamapp.errors import ConfigurationError, RateLimitedError, UnauthorizedError, UnsafeBindError
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
-from streamapp.views.auth import COOKIE, FailureLimit, new_token, parse_tokens
+from streamapp.views.auth import COOKIE, Authenticator, FailureLimit, new_token, parse_tokens
 from streamapp.views.binding import check_bind, is_loopback
 from tests.unit.views.conftest import BTC, MakeClient
 
@@ -148,6 +149,19 @@ async def test_guessed_tokens_run_into_the_same_limit_and_known_ones_go_on(make_
     assert statuses == [401, 401, 401, 429, 429]
     assert (await client.get("/v1/tables", headers=bearer(READER)))[0] == 200
     assert (await client.request("POST", "/login", json={"token": "guess"}))[0] == 429
+
+
+def test_a_request_that_is_admitted_twice_is_one_guess() -> None:
+    authenticator = Authenticator(Settings(api_tokens=TOKENS, login_failures_max=2), ManualClock())
+    for _ in range(2):
+        request = make_mocked_request("GET", "/v1/tables", headers=bearer("guess"))
+        for _ in range(2):
+            with pytest.raises(UnauthorizedError):
+                authenticator.authorize(request, "read")
+    request = make_mocked_request("GET", "/v1/tables", headers=bearer("guess"))
+    for _ in range(2):
+        with pytest.raises(RateLimitedError):
+            authenticator.authorize(request, "read")
 
 
 async def test_an_old_cookie_is_no_guess(make_client: MakeClient) -> None:
