@@ -32,7 +32,7 @@ TOKEN_MAX_CHARS = 512
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PEERS_MAX = 4_096
-_GUESSED = "streamapp_guessed"
+_GUESSED = web.RequestKey("guessed", bool)
 
 
 @dataclass(frozen=True, slots=True)
