@@ -89,6 +89,8 @@ class Plan:
     changelog_disk_bytes: float
     live_bytes_per_worker: float
     restore_s: float
+    takeover_s: float
+    hottest_key_events_per_s: float
     bridges: int
 
 
@@ -110,12 +112,15 @@ def plan(load: Load) -> Plan:
     brokers_by_cpu = math.ceil(broker_cpu / load.broker_cores / load.headroom)
     rows = load.keys * load.retention_s / load.window_s
     live = load.keys * (1 + load.grace_s / load.window_s)
+    # four for each worker: room for twice the workers, and a lost one's share spreads over several
+    partitions = 1 << math.ceil(math.log2(4 * workers))
+    # the survivors take a lost worker's partitions, each as few as can be
+    taken_over = math.ceil(partitions / workers / max(1, workers - 1))
     return Plan(
         changelog_rows_per_s=changelog_rows,
         worker_cpu_per_s=cpu,
         workers=workers,
-        # four for each worker: room for twice the workers, and a lost one's share spreads over several
-        partitions=1 << math.ceil(math.log2(4 * workers)),
+        partitions=partitions,
         brokers_by_cpu=brokers_by_cpu,
         brokers_by_network=brokers_by_network,
         brokers=max(brokers_by_cpu, brokers_by_network, load.replication),
@@ -126,6 +131,8 @@ def plan(load: Load) -> Plan:
         changelog_disk_bytes=rows * load.row_bytes * load.compression * load.replication,
         live_bytes_per_worker=live * load.bytes_per_live_window / workers,
         restore_s=rows / workers / load.restore_rows_per_s,
+        takeover_s=rows / partitions * taken_over / load.restore_rows_per_s,
+        hottest_key_events_per_s=load.worker_events_per_s * load.headroom,
         bridges=math.ceil(load.events_per_s / load.frames_per_s / load.headroom),
     )
 

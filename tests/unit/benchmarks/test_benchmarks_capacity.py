@@ -1,6 +1,7 @@
 """The plan for a large load follows from its figures."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,12 @@ def test_run_without_parts_changes_nothing() -> None:
     results = full_results()
     results.parts.clear()
     assert measured(Load(), results) == Load()
+
+
+def test_document_shows_what_the_program_computes() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "scaling-plan.md").read_text()
+    for table in summary(Load()).split("\n\n"):
+        assert table in document, "run: python -m benchmarks.capacity"
 
 
 def test_summary_names_every_figure() -> None:
