@@ -8,6 +8,7 @@ from streamapp.engine.lane import SourceLane
 from streamapp.engine.runtime import Engine
 from streamapp.engine.tables import LivePartition
 from streamapp.queries.feed_health import FeedHealth
+from streamapp.queries.held_ends import HeldEnds
 from streamapp.queries.model import Freshness
 from streamapp.state.entry import Entry
 
@@ -23,9 +24,13 @@ class FreshnessBook:
         feed_health: knows which feeds are live.
         fetch_state: end offset and time of the latest answered fetch of a partition.
         clock: processing time.
+
+    Attributes:
+        held_ends: where partitions end that are not being fetched.
     """
 
     def __init__(self, engine: Engine, feed_health: FeedHealth, fetch_state: FetchState, clock: Clock) -> None:
+        self.held_ends = HeldEnds(engine, fetch_state)
         self._engine = engine
         self._feed_health = feed_health
         self._fetch_state = fetch_state
@@ -63,7 +68,7 @@ class FreshnessBook:
         lane = self._engine.lanes.get(place)
         if state is None or lane is None:
             return None
-        return max(0, state[0] - lane.applied - 1)
+        return max(0, self.held_ends.end(place, state[0]) - lane.applied - 1)
 
     def of(self, live: LivePartition, key: str, entry: Entry) -> Freshness:
         """The freshness of one value, now."""
@@ -79,7 +84,7 @@ class FreshnessBook:
             if fetched is None or lane is None or lag is None:
                 lag = None
             else:
-                lag += max(0, fetched[0] - lane.applied - 1)
+                lag += max(0, self.held_ends.end(place, fetched[0]) - lane.applied - 1)
             caught_up = self._caught_up.get(place)
             staleness = max(staleness, now - (self._since.get(place, now) if caught_up is None else caught_up))
         feed = self._feed_health.for_key(key)

@@ -83,7 +83,7 @@ class QueryService:
             on_conflated=engine.metrics.conflated.inc,
         )
         self._own_url = ""
-        self._observer: asyncio.Task[None] | None = None
+        self._observers: list[asyncio.Task[None]] = []
         self._change_ids = 0
         engine.on_restored = self._watch
 
@@ -91,13 +91,16 @@ class QueryService:
         """Begin to keep the books of freshness; `own_url` is where the others reach this worker."""
         self._own_url = own_url.rstrip("/")
         await self._peers.start()
-        self._observer = asyncio.create_task(self._observe_forever(), name="freshness")
+        self._observers = [
+            asyncio.create_task(self._observe_forever(), name="freshness"),
+            asyncio.create_task(self._freshness.held_ends.keep_up(), name="held-ends"),
+        ]
 
     async def stop(self) -> None:
         """Stop that, and close the connections to the others."""
-        if self._observer is not None:
-            self._observer.cancel()
-            await asyncio.gather(self._observer, return_exceptions=True)
+        for observer in self._observers:
+            observer.cancel()
+        await asyncio.gather(*self._observers, return_exceptions=True)
         await self._peers.stop()
 
     def _watch(self, live: LivePartition) -> None:
