@@ -80,10 +80,7 @@ def _agent(results: Results) -> float:
 
 def _restore(results: Results) -> float:
     runs = results.figures("recovery")["runs"]
-    peers = [content["ready_s"] for name, content in runs.items() if name.startswith("kafka_streams_lost")]
-    if not peers:
-        raise KeyError("Kafka Streams was not measured")
-    return float(runs["lost"]["ready_s"]) / float(min(peers))
+    return float(runs["lost"]["ready_s"]) / float(runs["kafka_streams_lost"]["ready_s"])
 
 
 def _memory(results: Results) -> float:

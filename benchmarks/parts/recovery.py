@@ -14,8 +14,8 @@ from benchmarks.worker import Worker
 
 _TIMEOUT_S = 240.0
 _LOOK_S = 0.02
-#: of Kafka Streams' own, as many as it can use here
-_THREADS = (1, 2)
+#: each restores its share of the partitions side by side with the other
+_THREADS = 2
 
 
 async def measure(context: Context) -> dict[str, Any]:
@@ -108,22 +108,16 @@ async def _observe(worker: Worker, count: int, *, lost: bool) -> dict[str, Any]:
 
 
 async def _kafka_streams(context: Context, command: list[str], topic: str, count: int, runs: dict[str, Any]) -> None:
-    environment = peer_environment(context, topic, count, max(_THREADS))
+    environment = peer_environment(context, topic, count, _THREADS)
+    # static membership, as a worker of this project has it: a restart need not wait for the session to end
+    environment["BENCH_INSTANCE"] = environment["BENCH_GROUP"]
     state = Path(environment["BENCH_STATE"])
-    number = 0
 
-    def program(threads: int) -> Program:
-        nonlocal number
-        number += 1
-        return Program(
-            f"{environment['BENCH_GROUP']}-{number}",
-            [*command, "bench.Recovery"],
-            context.folder / "peers",
-            # static membership, as a worker of this project has it: a restart need not wait for the session to end
-            {**environment, "BENCH_THREADS": str(threads), "BENCH_INSTANCE": environment["BENCH_GROUP"]},
-        )
+    def program(step: str) -> Program:
+        name = f"{environment['BENCH_GROUP']}-{step}"
+        return Program(name, [*command, "bench.Recovery"], context.folder / "peers", environment)
 
-    first = program(max(_THREADS))
+    first = program("load")
     await first.start()
     try:
         await first.mark("done", _TIMEOUT_S)
@@ -131,31 +125,21 @@ async def _kafka_streams(context: Context, command: list[str], topic: str, count
         await asyncio.sleep(2.0)
     finally:
         await first.stop()
-    steps = [
-        (
-            f"kafka_streams_lost_{threads}",
-            f"Kafka Streams, disk lost, {threads} thread{'s' * (threads > 1)}",
-            True,
-            False,
-            threads,
-        )
-        for threads in _THREADS
-    ]
-    steps += [
-        ("kafka_streams_clean", "Kafka Streams, disk intact, clean stop", False, True, max(_THREADS)),
-        ("kafka_streams_killed", "Kafka Streams, disk intact, kill -9", False, True, max(_THREADS)),
-    ]
-    for name, what, lost, hard, threads in steps:
+    for name, what, lost, hard in (
+        ("lost", "Kafka Streams, disk lost", True, False),
+        ("clean", "Kafka Streams, disk intact, clean stop", False, True),
+        ("killed", "Kafka Streams, disk intact, kill -9", False, True),
+    ):
         if lost:
             await asyncio.to_thread(shutil.rmtree, state)
-        again = program(threads)
+        again = program(name)
         begin = time.perf_counter()
         await again.start()
         try:
             ready = await again.mark("ready", _TIMEOUT_S)
             if lost and ready.content["restored"] < count:
                 raise ProgramError(f"Kafka Streams restored {ready.content['restored']} of {count} keys")
-            runs[name] = {
+            runs[f"kafka_streams_{name}"] = {
                 "what": what,
                 "ready_s": round(ready.seen - begin, 2),
                 "restore_s": round(ready.content["restore_s"], 2) if lost else None,

@@ -85,8 +85,9 @@ def full_results() -> Results:
                 "lost": restart("streamapp, disk lost", 3.0, 1.2),
                 "clean": restart("streamapp, disk intact, clean stop", 1.4),
                 "killed": restart("streamapp, disk intact, kill -9", 1.6),
-                "kafka_streams_lost_1": restart("Kafka Streams, disk lost, 1 thread", 4.5, 2.1),
-                "kafka_streams_lost_2": restart("Kafka Streams, disk lost, 2 threads", 4.0, 1.9),
+                "kafka_streams_lost": restart("Kafka Streams, disk lost", 4.0, 1.9),
+                "kafka_streams_clean": restart("Kafka Streams, disk intact, clean stop", 2.5),
+                "kafka_streams_killed": restart("Kafka Streams, disk intact, kill -9", 2.6),
             },
         },
         "bridge": {
