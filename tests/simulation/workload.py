@@ -155,7 +155,8 @@ def scenario(random: Random, size: float) -> Scenario:
         fault
         for fault, share in (
             ("crash", 0.8), ("disk", 0.5), ("machine", 0.3), ("rebalance", 0.4), ("restart", 0.3), ("send", 0.4),
-            ("slow", 0.2), ("pause", 0.2), ("sleep", 0.15), ("cut", 0.15), ("compact", 0.6), ("full", 0.1), ("poison", 0.5), ("gaps", 0.3),
+            ("slow", 0.2), ("pause", 0.2),
+            ("sleep", 0.15), ("cut", 0.15), ("compact", 0.6), ("full", 0.1), ("poison", 0.5), ("gaps", 0.3),
         )
         if random.random() < share
     }  # fmt: skip
