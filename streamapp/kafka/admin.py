@@ -52,11 +52,14 @@ _PASSING = frozenset(
         ClientError.NOT_COORDINATOR,
         ClientError.LEADER_NOT_AVAILABLE,
         ClientError.NOT_LEADER_FOR_PARTITION,
-        # what this client knows of the leaders, or a broker of its own part, is a moment old
         ClientError.FENCED_LEADER_EPOCH,
         ClientError.UNKNOWN_LEADER_EPOCH,
         ClientError.OFFSET_NOT_AVAILABLE,
     }
+)
+#: of these, the ones that say that this client remembers another leader
+_OUTDATED = frozenset(
+    {ClientError.NOT_LEADER_FOR_PARTITION, ClientError.FENCED_LEADER_EPOCH, ClientError.UNKNOWN_LEADER_EPOCH}
 )
 _PASSING_POLL_S = 0.1
 
@@ -303,12 +306,13 @@ class KafkaAdmin:
         absent: int | None,
         passing: int | None,
     ) -> dict[T, Any]:
-        if self._client is None:
-            self._client = AdminClient(self._config, logger=log)
+        client = self._client
+        if client is None:
+            client = self._client = AdminClient(self._config, logger=log)
         timeout_s = self._timeout_ms / 1000
         answers: dict[T, Any] = {}
         try:
-            for name, future in request(self._client, timeout_s).items():
+            for name, future in request(client, timeout_s).items():
                 try:
                     # librdkafka keeps the time-out; the margin only guards against an answer that never comes
                     answers[name] = future.result(timeout_s + 5)
@@ -319,10 +323,13 @@ class KafkaAdmin:
         except TimeoutError:
             raise self._unavailable("no answer at all") from None
         except KafkaException as problem:
+            if problem.args[0].code() in _OUTDATED:
+                # librdkafka goes on asking with the leaders that it remembers, for minutes
+                self._client = None
             raise self._failure(problem, passing) from problem
         finally:
             # librdkafka's log lines wait in a queue until somebody fetches them
-            self._client.poll(0)
+            client.poll(0)
         return answers
 
     def _failure(self, problem: KafkaException, passing: int | None = None) -> KafkaError:

@@ -1,8 +1,12 @@
 """Fault 2: kill -9 and restart of a broker, of three that replicate everything."""
 
+import contextlib
 import random
 import time
+from collections.abc import Callable
 
+from streamapp.errors import KafkaError
+from tests.fakes.processes import until
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Lab, fault
 from tests.faults.oracle import commits_ahead
@@ -11,6 +15,19 @@ from tests.faults.watch import Feed
 from tests.faults.world import timed
 
 KILLS = 3
+
+
+def _patiently(ask: Callable[[], list[str]]) -> list[str]:
+    """The answer of a cluster that may still be choosing its leaders."""
+    found: list[list[str]] = []
+
+    def asked() -> bool:
+        with contextlib.suppress(KafkaError):
+            found.append(ask())
+        return bool(found)
+
+    until("the cluster to answer", asked)
+    return found[0]
 
 
 @fault(2, "kill -9 and restart of a broker, of three", seeds=(1,), timeout_s=600)
@@ -33,7 +50,7 @@ def test_broker_kills(lab: Lab) -> None:
                 time.sleep(draw.uniform(0.0, 4.0))
                 broker.start()
                 back.append(timed(cluster.until_up))
-                ahead += commits_ahead(world.topics, world.app, world.source, world.shapes)
+                ahead += _patiently(lambda: commits_ahead(world.topics, world.app, world.source, world.shapes))
                 if not worker.running:
                     # loud, and nothing committed that is not durable: that is what the comparison shows
                     world.figures["worker_stopped"] = world.figures.get("worker_stopped", 0) + 1

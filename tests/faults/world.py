@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from confluent_kafka import Producer
 
+from streamapp.errors import KafkaError
 from streamapp.kafka.topics import TopicSpec
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
@@ -269,7 +270,10 @@ class World:
         def drained() -> bool:
             if not self.live():
                 raise AssertionError(f"no worker is running: {self.hint}")
-            return self.topics.committed(self.app, topic) == self.topics.ends(topic)
+            try:
+                return self.topics.committed(self.app, topic) == self.topics.ends(topic)
+            except KafkaError:
+                return False  # brokers that come back take their time
 
         until(f"all of {topic} to be committed", drained, timeout_s, self.hint)
 

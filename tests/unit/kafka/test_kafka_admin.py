@@ -53,3 +53,28 @@ async def test_end_offsets_of_a_topic_that_one_broker_does_not_know_yet_are_aske
     admin._client = SimpleNamespace(list_offsets=list_offsets, poll=lambda timeout: None)
     assert await admin.end_offsets([("t", 0)]) == {("t", 0): 7}
     assert len(asked) == 3
+
+
+async def test_admin_that_remembers_another_leader_asks_with_a_new_client(monkeypatch):
+    made = []
+
+    class Client:
+        def __init__(self, *_, **__):
+            made.append(self)
+
+        def list_offsets(self, request, **_):
+            answers = {tp: Future() for tp in request}
+            for answer in answers.values():
+                if len(made) == 1:
+                    answer.set_exception(KafkaException(ClientError(ClientError.FENCED_LEADER_EPOCH)))
+                else:
+                    answer.set_result(SimpleNamespace(offset=7))
+            return answers
+
+        def poll(self, _):
+            pass
+
+    monkeypatch.setattr("streamapp.kafka.admin.AdminClient", Client)
+    admin = KafkaAdmin(Settings(kafka_request_timeout_ms=5_000))
+    assert await admin.end_offsets([("t", 0)]) == {("t", 0): 7}
+    assert len(made) == 2
