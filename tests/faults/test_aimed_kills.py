@@ -7,7 +7,7 @@ gets a life that ends right there. All lives belong to one application, and at t
 import random
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.fakes.processes import until
@@ -19,7 +19,7 @@ from tests.faults.world import FaultWorker, World
 PORTION = 40
 BEFORE = 120
 #: a point that no life reaches in this time counts as missed
-LIFE_MAX_S = 45.0
+LIFE_MAX_S = 60.0
 #: the path from merged records to committed offsets: a kill at each of its points is what this test is for
 COMMIT_PATH = (
     "engine.checkpoints.",
@@ -79,7 +79,9 @@ def _aimed(lab: Lab, path: tuple[str, ...]) -> None:
             lost = aim.when_restoring or (number + lab.seed) % 2 == 0
             if lost:
                 worker.lose_disk()
-            if _life(world, worker, aim, lab.folder / f"life-{number}.points"):
+            # what is rarely passed may not come often enough before a life has to end: then the first time will do
+            aims_there = [aim, replace(aim, passing=1)]
+            if any(_life(world, worker, one, lab.folder / f"life-{number}.points") for one in aims_there):
                 kills[lost] += 1
             else:
                 missed.append(aim.point)
@@ -89,7 +91,7 @@ def _aimed(lab: Lab, path: tuple[str, ...]) -> None:
         world.settle()
         world.verify()
     assert missing == [], f"awaits that no life passes, and that nobody has said why: {missing}"
-    assert missed == []
+    assert missed == [], f"no life ended there: {missed}"
 
 
 def _plan(world: World, worker: FaultWorker, draw: random.Random, path: tuple[str, ...]) -> tuple[list[Aim], list[str]]:
