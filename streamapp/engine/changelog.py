@@ -10,8 +10,8 @@ records); tests/integration/test_engine_contract.py names them.
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -52,16 +52,20 @@ class Chunk:
     high_watermark: int
     nothing_here: bool
     _first: int
-    _batches: list[Any] = field(default_factory=list)
+    _raw: bytes = b""
 
     def records(self) -> Iterable[ChangelogRecord]:
-        """The records in order of offset; can be read once.
+        """The same as iterating over the chunk."""
+        return self
+
+    def __iter__(self) -> Iterator[ChangelogRecord]:
+        """The records in order of offset; parsed anew each time, so that they need not be kept.
 
         Raises:
             KafkaError: the bytes are damaged.
         """
         parts: list[Iterable[ChangelogRecord]] = []
-        for batch in self._batches:
+        for batch in _batches(self._raw):
             if not batch.validate_crc():
                 topic, partition = self.place
                 raise KafkaError(
@@ -75,6 +79,12 @@ class Chunk:
             else:  # a broker sends whole batches, also where the position is in the middle of one
                 parts.append([record for record in batch if record.offset >= self._first])
         return chain.from_iterable(parts)
+
+
+def _batches(raw: bytes) -> Iterator[Any]:
+    parsed = MemoryRecords(raw)
+    while parsed.has_next():
+        yield parsed.next_batch()
 
 
 class ChangelogReader:
@@ -175,16 +185,14 @@ class ChangelogReader:
                     self._judge(place, first, code)
                     failed = True
                     continue
-                parsed = MemoryRecords(rest[-1] or b"")
-                size_bytes += len(rest[-1] or b"")
-                chunk = Chunk(place, first, high_watermark, False, first)
-                while parsed.has_next():
-                    chunk._batches.append(parsed.next_batch())
-                if chunk._batches:
-                    chunk.end = chunk._batches[-1].next_offset
-                chunks.append(chunk)
+                raw = rest[-1] or b""
+                size_bytes += len(raw)
+                end = first
+                for batch in _batches(raw):
+                    end = batch.next_offset
+                chunks.append(Chunk(place, end, high_watermark, False, first, raw if end > first else b""))
         for chunk in chunks:
-            chunk.nothing_here = not chunk._batches and size_bytes < _PARTITION_MAX_BYTES
+            chunk.nothing_here = not chunk._raw and size_bytes < _PARTITION_MAX_BYTES
         if failed:
             await self._retry()
         return chunks

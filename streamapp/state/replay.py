@@ -57,22 +57,24 @@ class Replay:
         """What these records change, for one atomic write.
 
         Args:
-            records: in order of offset; those below `position` were taken before and are left out by the caller.
+            records: in order of offset; those below `position` were taken before and are left out by the caller. They are
+                gone through again where they are of several owners, so an iterator will not do.
             end: the offset behind the last one; beyond its own plus one where compaction left a gap.
         """
-        batch = list(records)
-        newest: dict[bytes, ChangelogRecord] = {record.key: record for record in batch}  # type: ignore[misc]
-        newest.pop(None, None)  # type: ignore[call-overload]
+        newest: dict[bytes | None, bytes | None] = {}
+        count = 0
+        for count, record in enumerate(records, 1):  # noqa: B007 - the last number is wanted
+            newest[record.key] = record.value
+        newest.pop(None, None)
         newest.pop(REBUILD_KEY, None)
-        self.records += len(batch)
+        self.records += count
         self.position = max(self.position, end)
         changes = WriteSet()
-        if not self._of_one_owner(newest):
-            newest = self._believed(batch, changes)
+        values: dict[bytes, bytes | None] = newest  # type: ignore[assignment] # None is taken out
+        if not self._of_one_owner(values, records):
+            values = self._believed(records, changes)
         changes.puts.append((EPOCH_SEEN_KEY, self.epoch))
-        found = newest.pop(CHECKPOINT_KEY, None)
-        checkpoint = found.value if found is not None else None
-        values: dict[bytes, bytes] = {key: record.value for key, record in newest.items()}  # type: ignore[misc]
+        checkpoint = values.pop(CHECKPOINT_KEY, None)
         if None in values.values():
             gone = [key for key, value in values.items() if value is None]
             for key in gone:
@@ -80,12 +82,12 @@ class Replay:
             changes.deletes += gone
             if self._windowed:
                 changes.deletes += [time_key_of(key) for key in gone]
+        changes.bulk = values  # type: ignore[assignment] # nothing in it is None any more
         if values:
-            self._raise_horizon(highest_offsets(values.values()))
+            self._raise_horizon(highest_offsets(changes.bulk.values()))
             changes.puts.append((HORIZON_KEY, _encode_offsets(self._horizon)))
         if checkpoint is not None:
             changes.puts.append((CHECKPOINT_KEY, checkpoint))
-        changes.bulk = values
         if self._windowed:
             changes.bulk |= dict.fromkeys(map(time_key_of, values), b"")
         if changes.bulk or changes.deletes:
@@ -93,27 +95,31 @@ class Replay:
         changes.puts.append((CHANGELOG_OFFSET_KEY, b"%d" % (self.position - 1)))
         return changes
 
-    def _of_one_owner(self, newest: Mapping[bytes, ChangelogRecord]) -> bool:
+    def _of_one_owner(self, newest: Mapping[bytes, bytes | None], records: Iterable[ChangelogRecord]) -> bool:
         """Whether all of this is of one epoch, not below those seen, so that its order tells what is true.
 
         What hides behind a newer record of the same key does not matter.
         """
         if self.doubted or EPOCH_KEY in newest:
             return False
-        epochs = {
-            value[-EPOCH_BYTES:] if (value := record.value) is not None and key != CHECKPOINT_KEY else epoch_of(record)
-            for key, record in newest.items()
-        }
+        epochs = {value[-EPOCH_BYTES:] for value in newest.values() if value is not None}
+        if CHECKPOINT_KEY in newest or None in newest.values():
+            # these tell it in a header; a checkpoint's own bytes end with something else
+            told = {record.key: record for record in records if record.value is None or record.key == CHECKPOINT_KEY}
+            epochs = {
+                value[-EPOCH_BYTES:] for key, value in newest.items() if value is not None and key != CHECKPOINT_KEY
+            }
+            epochs |= {epoch_of(told[key]) for key, value in newest.items() if value is None or key == CHECKPOINT_KEY}
         if len(epochs) > 1 or min(epochs, default=self.epoch) < self.epoch:
             return False
         self.epoch = max(epochs, default=self.epoch)
         return True
 
-    def _believed(self, batch: Sequence[ChangelogRecord], changes: WriteSet) -> dict[bytes, ChangelogRecord]:
+    def _believed(self, records: Iterable[ChangelogRecord], changes: WriteSet) -> dict[bytes, bytes | None]:
         """The newest of what owners wrote while they were owners; what came from others is noted as doubted."""
-        newest: dict[bytes, ChangelogRecord] = {}
+        newest: dict[bytes, bytes | None] = {}
         doubted = set(self.doubted)
-        for record in batch:
+        for record in records:
             key = record.key
             if key is None or key == REBUILD_KEY:
                 continue
@@ -121,7 +127,7 @@ class Replay:
             if epoch >= self.epoch:
                 self.epoch = epoch
                 if key != EPOCH_KEY:
-                    newest[key] = record
+                    newest[key] = record.value
                     doubted.discard(key)
             elif key != EPOCH_KEY:
                 doubted.add(key)
