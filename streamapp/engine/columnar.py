@@ -95,7 +95,7 @@ class ColumnGroup:
                 times = column.values.copy()
                 good = (times >= 0) & (times < _MAX_TIME_MS)
             good &= ~column.nulls
-        good &= times <= stamps + self._judge.max_future_ms
+        good &= (stamps >= 0) & (times <= stamps + self._judge.max_future_ms)
         if len(found.unsure):
             good[found.unsure] = False
         return times, np.flatnonzero(~good)

@@ -40,6 +40,12 @@ class Judge:
         if isinstance(record, RecordError):
             raise record
         key = _key_of(raw) if needs_key else ""
+        if raw.timestamp < 0:  # brokers keep records of producers that send none
+            raise RecordError(
+                "missing_timestamp",
+                "expected a record with a timestamp, which tells its arrival; set message.timestamp.type=LogAppendTime on "
+                "the topic, or have the producer send one",
+            )
         time = raw.timestamp if time_field is None else event_time_ms(_time_value(record, time_field))
         if time > raw.timestamp + self.max_future_ms:
             raise RecordError(

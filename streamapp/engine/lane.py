@@ -263,7 +263,10 @@ class SourceLane:
     def _none_in_the_future(self, times: Sequence[int], chunk: Sequence[KafkaRecord]) -> bool:
         bound = self._max_future_ms
         # the earliest arrival, not the first: a clock set back must not make the answer depend on where a chunk begins
-        if max(times) <= min(map(_timestamp, chunk)) + bound:
+        earliest = min(map(_timestamp, chunk))
+        if earliest < 0:
+            return False
+        if max(times) <= earliest + bound:
             return True
         return all(time <= record.timestamp + bound for time, record in zip(times, chunk, strict=True))
 

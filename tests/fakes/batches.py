@@ -19,4 +19,6 @@ def batch_of(records: Sequence[Any], *, codec: str = "none", min_offset: int = 0
         builder.append(record.offset - base, record.timestamp, record.key, record.value, headers)
     raw = bytearray(builder.build())
     raw[:8] = base.to_bytes(8, "big")  # the broker assigns offsets; the checksum does not cover this field
+    if all(record.timestamp < 0 for record in records):
+        raw[27:43] = b"\xff" * 16  # first and greatest timestamp, which the builder does not leave out
     return RecordBatch(bytes(raw), min_offset)

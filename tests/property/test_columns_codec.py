@@ -191,7 +191,8 @@ async def run(records: list[Raw], model: type, time_field: str | None, by_column
     lane.start(lambda: None, failed.set_result)
     middle = len(records) // 2
     threshold, lane_module.COLUMN_LANE_MIN_RECORDS = lane_module.COLUMN_LANE_MIN_RECORDS, 1 if by_columns else 1_000
-    lane.offer([batch_of(part) for part in (records[:middle], records[middle:]) if part])
+    parts = [records[:-1][:middle], records[:-1][middle:], records[-1:]]
+    lane.offer([batch_of(part) for part in parts if part])
     async with asyncio.timeout(20):
         while lane.applied < records[-1].offset and not failed.done():  # noqa: ASYNC110 - the lane announces nothing else
             await asyncio.sleep(0)
@@ -207,15 +208,19 @@ async def run(records: list[Raw], model: type, time_field: str | None, by_column
     texts,
     st.lists(st.sampled_from([b"a", b"b", "é".encode(), b"\xff", None, b""]), min_size=12, max_size=12),
     st.integers(0, 3),
+    st.booleans(),
     st.sampled_from([(Event, "event_time"), (LaxEvent, "event_time"), (Event, None)]),
 )
 def test_a_lane_comes_to_the_same_by_columns_and_by_records(
-    found: list[bytes], keys: list[bytes | None], nulls: int, kind: tuple[type, str | None]
+    found: list[bytes], keys: list[bytes | None], nulls: int, untimed: bool, kind: tuple[type, str | None]
 ) -> None:
     records = [
         Raw(3 * n, key=key, value=None if n < nulls else text, timestamp=1_000 + n)
         for n, (text, key) in enumerate(zip(found, keys, strict=False))
     ]
+
+    if untimed:
+        records[-1].timestamp = -1
 
     async def both() -> None:
         assert await run(records, *kind, by_columns=True) == await run(records, *kind, by_columns=False)

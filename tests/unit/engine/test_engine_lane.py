@@ -110,6 +110,7 @@ BAD = {
     12: (Raw(12, value=b"[]"), "wrong_schema"),
     13: (Raw(13, value=b""), "undecodable"),
 }
+NO_TIMESTAMP = Raw(0, value=b'{"price": 1, "size": 1, "event_time": 5}', timestamp=-1)
 
 
 async def test_each_bad_record_is_set_aside_once_and_the_rest_goes_on():
@@ -124,6 +125,18 @@ async def test_each_bad_record_is_set_aside_once_and_the_rest_goes_on():
     assert one.chunks[0].end == 15
     assert not bench.failure.done()
     await bench.lane.stop()
+
+
+@pytest.mark.parametrize("time_field", ["event_time", None])
+async def test_a_record_without_a_timestamp_is_set_aside_whatever_is_around_it(time_field: str | None):
+    for others in ([], [[trade(1, time=5)]]):
+        sink = Sink(time_field=time_field)
+        bench = Bench(sink)
+        bench.lane.offer([batch_of([NO_TIMESTAMP]), *map(batch_of, others)])
+        await bench.until_applied(len(others))
+        assert bench.reasons() == {0: "missing_timestamp"}
+        assert sink.offsets == [1] * len(others)
+        await bench.lane.stop()
 
 
 async def test_a_chunk_of_bad_records_only_still_counts_as_applied():
