@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import topics
-from benchmarks.processes import cpu_seconds
+from benchmarks.processes import ProcessTree
 from benchmarks.sizes import Sizes
 
 
@@ -16,7 +16,7 @@ class Context:
 
     Attributes:
         brokers: `host:port` of the embedded Kafka.
-        broker_pid: the process that guards it; what runs under it is the broker.
+        broker: its processes.
         folder: for logs and state, removed after the run.
         environments: where engines are installed, kept between runs.
         sizes: how large to be.
@@ -25,7 +25,7 @@ class Context:
     """
 
     brokers: str
-    broker_pid: int | None
+    broker: ProcessTree
     folder: Path
     environments: Path
     sizes: Sizes
@@ -56,7 +56,7 @@ class Context:
 
     def broker_cpu_seconds(self) -> float:
         """User and system time of the broker so far."""
-        return cpu_seconds(self.broker_pid)
+        return self.broker.cpu_seconds()
 
     async def topic(self, stem: str) -> str:
         """A new, empty topic."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks import environments
@@ -14,6 +14,8 @@ from benchmarks.sizes import Sizes
 from benchmarks.worker import Worker
 
 OURS = "streamapp"
+#: the same without its native decoder
+OURS_PURE = "streamapp, Python only"
 _RUN_TIMEOUT_S = 240.0
 #: how far a candle's count may be from the number of trades: not at all
 _CHECKED_SYMBOLS = 20
@@ -44,6 +46,7 @@ class Engine:
         events: how many events it gets in a profile.
         command: the program, which may have to be installed first; None for this project.
         threads: for engines that take a number.
+        settings: of this project's worker.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Engine:
     events: Callable[[Sizes], int]
     command: Callable[[Context], list[str]] | None = None
     threads: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def _python(engine: str, *arguments: str) -> Callable[[Context], list[str]]:
@@ -65,6 +69,7 @@ _WORKER = ("worker", "-l", "warn", "--without-web")
 
 ENGINES = (
     Engine(OURS, "changelog, RocksDB", lambda sizes: sizes.trades),
+    Engine(OURS_PURE, "changelog, RocksDB", lambda sizes: sizes.trades, settings={"STREAMAPP_NATIVE": "off"}),
     Engine("Kafka Streams, 1 thread", "changelog, RocksDB", lambda sizes: sizes.trades, _kafka_streams("Throughput")),
     Engine(
         "Kafka Streams, 2 threads", "changelog, RocksDB", lambda sizes: sizes.trades, _kafka_streams("Throughput"), 2
@@ -117,9 +122,9 @@ async def run_peer(context: Context, name: str, command: list[str], environment:
     await program.start()
     try:
         await program.mark("first", _RUN_TIMEOUT_S)
-        cpu, broker = program.cpu_seconds(), context.broker_cpu_seconds()
+        cpu, broker = program.tree.cpu_seconds(), context.broker_cpu_seconds()
         done = await program.mark("done", _RUN_TIMEOUT_S)
-        cpu, broker = program.cpu_seconds() - cpu, context.broker_cpu_seconds() - broker
+        cpu, broker = program.tree.cpu_seconds() - cpu, context.broker_cpu_seconds() - broker
         return _run_of(done.content, cpu, broker)
     except ProgramError as problem:
         raise ProgramError(f"{name}: {problem}") from None
@@ -135,7 +140,12 @@ def _run_of(done: dict[str, Any], cpu_s: float, broker_cpu_s: float) -> Run:
 
 
 async def run_worker(
-    context: Context, app: str, topic: str, events: int, expected: dict[str, int] | None = None
+    context: Context,
+    app: str,
+    topic: str,
+    events: int,
+    expected: dict[str, int] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Run:
     """Run a worker of this project over all of a topic.
 
@@ -145,11 +155,12 @@ async def run_worker(
         topic: where the events are.
         events: how many there are.
         expected: trades per symbol; some of the candles are then read over HTTP and must count exactly these.
+        settings: of the worker, as environment variables.
 
     Raises:
         ProgramError: it ended, stood still, or counted wrongly.
     """
-    worker = Worker(context, app, topic, app_id=context.name("ours"))
+    worker = Worker(context, app, topic, app_id=context.name("ours"), environment=settings)
     await worker.start()
     try:
         first, last = await worker.first_and_last(events, _RUN_TIMEOUT_S)

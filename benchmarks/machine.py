@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from streamapp.columns.library import load
+
 
 def empty_call_ns() -> float:
     """Nanoseconds of an empty function call: the median of a few tries; tells a busy machine from an idle one."""
@@ -47,8 +49,8 @@ def label(machine: dict[str, Any]) -> str:
 
 
 def project() -> dict[str, Any]:
-    """Which version of this project was measured: its number, and the commit where there is one."""
-    return {"version": metadata.version("streamapp"), "commit": _commit()}
+    """What of this project was measured: its version, the commit where there is one, whether its native decoder is built."""
+    return {"version": metadata.version("streamapp"), "commit": _commit(), "native": load("auto") is not None}
 
 
 def _commit() -> str | None:

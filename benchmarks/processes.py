@@ -21,6 +21,7 @@ MARK = "BENCH "
 _STOP_TIMEOUT_S = 10.0
 #: thousands of probes are one line
 _LINE_MAX_BYTES = 16 << 20
+_REMEMBER_S = 2.0
 _ROOT = Path(__file__).parent.parent
 
 
@@ -56,6 +57,56 @@ def parse_mark(line: str) -> Mark | None:
     return Mark(name, content, time.perf_counter())
 
 
+class ProcessTree:
+    """What runs under a launcher. Finding out costs milliseconds of its own, so it is remembered for a while.
+
+    Args:
+        launcher_pid: the process that is left out; None for a tree without anything in it.
+    """
+
+    def __init__(self, launcher_pid: int | None) -> None:
+        self._pid = launcher_pid
+        self._found: list[psutil.Process] = []
+        self._looked_at = 0.0
+
+    def processes(self) -> list[psutil.Process]:
+        """The processes, as of at most two seconds ago; none that has ended since."""
+        now = time.perf_counter()
+        alive = [process for process in self._found if process.is_running()]
+        if self._pid is not None and (not alive or now - self._looked_at > _REMEMBER_S):
+            try:
+                alive = psutil.Process(self._pid).children(recursive=True)
+            except psutil.NoSuchProcess:
+                alive = []
+            self._looked_at = now
+        self._found = alive
+        return list(alive)
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far."""
+        total = 0.0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def rss_bytes(self) -> int:
+        """Resident memory."""
+        total = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total
+
+    def kill(self) -> None:
+        """SIGKILL to all of it."""
+        self._found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
 class Program:
     """One program whose standard output carries marks; everything else goes to its log.
 
@@ -77,6 +128,7 @@ class Program:
         self._folder = folder
         self._environment = {**base_environment(), **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
+        self.tree = ProcessTree(None)
         self._marks: asyncio.Queue[Mark | None] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
 
@@ -95,6 +147,7 @@ class Program:
                 start_new_session=True,
                 limit=_LINE_MAX_BYTES,
             )
+        self.tree = ProcessTree(self._process.pid)
         self._reader = asyncio.create_task(self._read())
 
     async def mark(self, name: str, timeout_s: float) -> Mark:
@@ -127,35 +180,13 @@ class Program:
             code = self._process.returncode if self._process is not None else None
             raise ProgramError(f"{self.name} ended with code {code}; {self.last_words()}")
 
-    def cpu_seconds(self) -> float:
-        """User and system time of its process tree so far."""
-        return cpu_seconds(self._process.pid) if self._process is not None else 0.0
-
-    def rss_bytes(self) -> int:
-        """Resident memory of its process tree, the launcher left out."""
-        return sum(child.memory_info().rss for child in self._tree())
-
-    def kill(self) -> None:
-        """End the program itself with SIGKILL, as a crash would."""
-        for child in self._tree():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-
-    async def wait(self, timeout_s: float) -> int:
-        """Wait until it has ended by itself; its exit code."""
-        assert self._process is not None, "start() first"
-        async with asyncio.timeout(timeout_s):
-            return await self._process.wait()
-
     async def stop(self, *, hard: bool = False) -> None:
         """End it, by SIGTERM or at once, and wait until it is gone. A second call does nothing."""
         process, self._process = self._process, None
         if process is None:
             return
         if hard:
-            for child in _children(process.pid):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+            self.tree.kill()
         assert process.stdin is not None
         process.stdin.close()
         try:
@@ -170,9 +201,6 @@ class Program:
         """What its log ends with, as one line."""
         lines = [line.strip() for line in last_lines(self.log_file, 4)]
         return f"its log ends with: {' | '.join(lines)[-500:] or 'nothing'}"
-
-    def _tree(self) -> list[psutil.Process]:
-        return _children(self._process.pid) if self._process is not None else []
 
     async def _read(self) -> None:
         assert self._process is not None
@@ -195,28 +223,9 @@ def base_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-def cpu_seconds(launcher_pid: int | None) -> float:
-    """User and system time so far of all that runs under a launcher."""
-    total = 0.0
-    for child in _children(launcher_pid):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = child.cpu_times()
-            total += times.user + times.system
-    return total
-
-
 def free_port() -> int:
     """A port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _children(pid: int | None) -> list[psutil.Process]:
-    if pid is None:
-        return []
-    try:
-        return list(psutil.Process(pid).children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []

@@ -30,11 +30,13 @@ def report(results: Results) -> str:
 def machine_line(results: Results) -> str:
     """What the figures were measured on, in one line."""
     machine, project = results.machine, results.project
+    native = "with" if project.get("native") else "without"
     return (
         f"{machine['cores']} cores {machine['processor']}, {machine['memory_gib']} GiB, {machine['system']}, "
         f"Python {machine['python']}, broker on Java {machine.get('broker_java', '?')}; load at the start "
         f"{machine['load_1min']}, an empty call {machine['empty_call_ns']} ns; streamapp {project['version']} "
-        f"({project['commit'] or 'no commit'}), profile {results.profile}, {results.started}"
+        f"({project['commit'] or 'no commit'}), {native} its native decoder, "
+        f"profile {results.profile}, {results.started}"
     )
 
 
@@ -61,7 +63,7 @@ def _throughput(figures: Figures) -> str:
         rate = content["events_per_s"]
         rows.append(
             (
-                f"**{name}**" if name == OURS else name,
+                f"**{name}**" if name.startswith(OURS) else name,
                 content["durable"],
                 figure(content["events"]),
                 figure(rate["median"]),

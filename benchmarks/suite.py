@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.context import Context
+from benchmarks.processes import ProcessTree
 from benchmarks.results import PartResult, Results
 from benchmarks.sizes import PROFILES
 from streamapp.local.broker import EmbeddedKafka
@@ -62,7 +63,9 @@ async def run(
         async with EmbeddedKafka() as kafka:
             for number, part in enumerate(parts):
                 print(f"[{number + 1}/{len(parts)}] {part}", flush=True)
-                context = Context(kafka.bootstrap, kafka.pid, folder / part, environments, sizes, tuple(engines))
+                context = Context(
+                    kafka.bootstrap, ProcessTree(kafka.pid), folder / part, environments, sizes, tuple(engines)
+                )
                 context.folder.mkdir(parents=True, exist_ok=True)
                 results.parts[part] = await run_part(part, context)
     results.seconds = time.perf_counter() - begin

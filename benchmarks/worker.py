@@ -140,7 +140,7 @@ class Worker:
     async def sample(self) -> Sample:
         """Records applied, and what that has cost so far."""
         count = await self.applied()
-        return Sample(count, time.perf_counter(), self.program.cpu_seconds(), self._context.broker_cpu_seconds())
+        return Sample(count, time.perf_counter(), self.program.tree.cpu_seconds(), self._context.broker_cpu_seconds())
 
     async def first_and_last(self, events: int, timeout_s: float) -> tuple[Sample, Sample]:
         """Two samples: as soon as anything has been applied, and as soon as all of it has.

@@ -41,9 +41,9 @@ async def measure(context: Context) -> dict[str, Any]:
     await bridge.start()
     try:
         first, begin = await _until(metrics, 1, bridge)
-        cpu, broker = bridge.cpu_seconds(), context.broker_cpu_seconds()
+        cpu, broker = bridge.tree.cpu_seconds(), context.broker_cpu_seconds()
         last, end = await _until(metrics, frames, bridge)
-        cpu, broker = bridge.cpu_seconds() - cpu, context.broker_cpu_seconds() - broker
+        cpu, broker = bridge.tree.cpu_seconds() - cpu, context.broker_cpu_seconds() - broker
     finally:
         await bridge.stop()
         await simulator.stop()

@@ -26,19 +26,19 @@ async def measure(context: Context) -> dict[str, Any]:
     peak = 0
     try:
         await worker.ready()
-        begin, cpu = time.perf_counter(), worker.program.cpu_seconds()
+        begin, cpu = time.perf_counter(), worker.program.tree.cpu_seconds()
         end = begin + _TIMEOUT_S
         while await worker.applied() < count:
-            peak = max(peak, worker.program.rss_bytes())
+            peak = max(peak, worker.program.tree.rss_bytes())
             if time.perf_counter() > end:
                 raise ProgramError(f"expected {count} windows within {_TIMEOUT_S:.0f} s; {worker.program.last_words()}")
             await asyncio.sleep(LOOK_S)
         elapsed = time.perf_counter() - begin
         end = time.perf_counter() + _SETTLE_S
         while time.perf_counter() < end:
-            peak = max(peak, worker.program.rss_bytes())
+            peak = max(peak, worker.program.tree.rss_bytes())
             await asyncio.sleep(LOOK_S)
-        settled, cpu = worker.program.rss_bytes(), worker.program.cpu_seconds() - cpu
+        settled, cpu = worker.program.tree.rss_bytes(), worker.program.tree.cpu_seconds() - cpu
         # all of them are live: the last one answers as well as the first
         for number in (0, count - 1):
             await worker.read(f"/v1/tables/candles/keys/I{number:07d}-USD")
@@ -67,7 +67,7 @@ async def _idle(context: Context, topic: str) -> int:
     try:
         await worker.ready()
         await asyncio.sleep(1.0)
-        return worker.program.rss_bytes()
+        return worker.program.tree.rss_bytes()
     finally:
         await worker.stop(hard=True)
 

@@ -98,4 +98,4 @@ async def _observe(context: Context, workers: list[Worker], count: int) -> dict[
 
 
 def _cpu(workers: list[Worker]) -> float:
-    return sum(worker.program.cpu_seconds() for worker in workers)
+    return sum(worker.program.tree.cpu_seconds() for worker in workers)

@@ -6,8 +6,9 @@ from typing import Any
 from benchmarks import topics
 from benchmarks.baseline import consume
 from benchmarks.context import Context
-from benchmarks.engines import ENGINES, OURS, Engine, Run, peer_environment, prepare, run_peer, run_worker
+from benchmarks.engines import ENGINES, OURS, OURS_PURE, Engine, Run, peer_environment, prepare, run_peer, run_worker
 from benchmarks.figures import Spread
+from streamapp.columns.library import load
 
 
 async def measure(context: Context) -> dict[str, Any]:
@@ -17,6 +18,10 @@ async def measure(context: Context) -> dict[str, Any]:
     context.say(f"producing {count:,} trades")
     expected = await asyncio.to_thread(topics.fill_with_trades, context.brokers, topic, count)
     wanted = [engine for engine in ENGINES if not context.engines or engine.name in context.engines]
+    if load("auto") is None and any(engine.name == OURS_PURE for engine in wanted):
+        # without the native library the two are one
+        wanted = [engine for engine in wanted if engine.name != OURS_PURE]
+        context.skip(f"{OURS_PURE}: the native decoder is not built, so {OURS} is just that")
     commands = {engine.name: await prepare(context, engine) for engine in wanted if engine.command is not None}
     wanted = [engine for engine in wanted if engine.command is None or commands[engine.name] is not None]
     runs: dict[str, list[Run]] = {engine.name: [] for engine in wanted}
@@ -48,9 +53,10 @@ async def measure(context: Context) -> dict[str, Any]:
 async def _run(
     context: Context, engine: Engine, command: list[str] | None, topic: str, expected: dict[str, int]
 ) -> Run:
-    if engine.name == OURS:
-        return await run_worker(context, "candles", topic, engine.events(context.sizes), expected)
-    assert command is not None
+    if command is None:
+        return await run_worker(
+            context, "candles", topic, engine.events(context.sizes), expected, settings=engine.settings
+        )
     environment = peer_environment(context, topic, engine.events(context.sizes), engine.threads)
     return await run_peer(context, engine.name, command, environment)
 

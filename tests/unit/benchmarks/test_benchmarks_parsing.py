@@ -1,13 +1,16 @@
 """What other programs print, and what is put on the topics."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
 
 from benchmarks.load_test import parse_wrk
 from benchmarks.probes import Key, probe_keys
-from benchmarks.processes import parse_mark
+from benchmarks.processes import ProcessTree, parse_mark
 from benchmarks.topics import SYMBOLS, keyed_value, symbol, trades
 from benchmarks.worker import metric_sum
 from streamapp.kafka.partitioner import partition_for
@@ -110,3 +113,17 @@ def test_probe_counts_as_seen_with_everything_before_it() -> None:
     key.saw(3, 12.0)
     assert key.seen == [11.0, 11.0, 12.0]
     assert not key.under_way.is_set()
+
+
+def test_process_tree_knows_who_lives() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        tree = ProcessTree(os.getpid())
+        assert child.pid in [process.pid for process in tree.processes()]
+        assert tree.rss_bytes() > 0
+        assert ProcessTree(child.pid).processes() == []
+        assert ProcessTree(None).cpu_seconds() == 0.0
+    finally:
+        child.kill()
+        child.wait()
+    assert child.pid not in [process.pid for process in tree.processes()]

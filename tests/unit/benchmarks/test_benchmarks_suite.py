@@ -11,11 +11,12 @@ from benchmarks import suite
 from benchmarks.__main__ import main
 from benchmarks.context import Context
 from benchmarks.environments import PEERS, UnavailableError, python_of
+from benchmarks.processes import ProcessTree
 from benchmarks.sizes import PROFILES
 
 
 def context(folder: Path) -> Context:
-    return Context("127.0.0.1:1", None, folder, folder / "envs", PROFILES["tiny"])
+    return Context("127.0.0.1:1", ProcessTree(None), folder, folder / "envs", PROFILES["tiny"])
 
 
 @pytest.fixture
