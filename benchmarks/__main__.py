@@ -35,7 +35,7 @@ def main() -> int:
         metavar="A;B",
         help="engines of the comparison, by their names in the table; default: all",
     )
-    parser.add_argument("--quick", action="store_true", help="the short version, about 4 minutes")
+    parser.add_argument("--quick", action="store_true", help="the short version, about 5 minutes")
     parser.add_argument("--profile", choices=PROFILES, default="full", help="how large to be; --quick is one of them")
     parser.add_argument("--rounds", type=int, help="of the comparison, instead of the profile's")
     parser.add_argument("--out", type=Path, default=_OUT, help="folder of result.json and result.png")
