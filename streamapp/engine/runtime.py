@@ -22,6 +22,7 @@ from streamapp.engine.ownership import Ownership
 from streamapp.engine.preparation import prepare_topics
 from streamapp.engine.restore import RestoreRequest, restore, starts_over
 from streamapp.engine.rocks import RocksFactory
+from streamapp.engine.standby import Standbys
 from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable, TableTap
 from streamapp.engine.tap import Tap
 from streamapp.errors import ConfigurationError, FencedError, SourceChangedError, StateError
@@ -119,6 +120,7 @@ class Engine:
             guard=self._until_leased,
             mend=self._ownership.mend,
         )
+        self.standbys = Standbys(settings, self.clock)
         self._flusher: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
         self._cache_budget = CacheBudget(settings.cache_max_entries)
@@ -178,6 +180,7 @@ class Engine:
         await self._cancel(self._flusher)
         await self._key_counts.stop()
         await self._cancel(self._restoring)
+        await self.standbys.stop()
         for lane in list(self.lanes.values()):
             await lane.stop()
         self.lanes.clear()
@@ -193,10 +196,16 @@ class Engine:
 
     # --- assignment ----------------------------------------------------------------------------------------------------
 
-    async def assign(self, assigned: Iterable[TopicPartition]) -> None:
-        """Take over these partitions; returns at once, restoring goes on in the background."""
+    async def assign(self, assigned: Iterable[TopicPartition], standbys: Iterable[TopicPartition] = ()) -> None:
+        """Take over these partitions; returns at once, restoring goes on in the background.
+
+        Args:
+            assigned: source partitions whose tables this worker owns from now on.
+            standbys: source partitions of whose tables it keeps copies.
+        """
         self._generation += 1
         await self._cancel(self._restoring)
+        await self.standbys.pause()
         mine = {(topic, partition) for topic, partition in assigned if topic in self.input_topics}
         for place in [place for place in self.lanes if place not in mine]:
             await self.lanes.pop(place).stop()
@@ -207,10 +216,41 @@ class Engine:
                 self._close(table.live.pop(partition))
         self._suspended = False
         self.lease.take()
-        self._restoring = asyncio.create_task(self._take_over(mine), name="restore")
+        copies = {(topic, partition) for topic, partition in standbys if topic in self.input_topics} - mine
+        self._restoring = asyncio.create_task(self._take_over(mine, copies), name="restore")
         self._restoring.add_done_callback(self._check_task)
 
-    async def _take_over(self, mine: set[TopicPartition]) -> None:
+    async def _follow(self, copies: set[TopicPartition]) -> None:
+        """Keep copies of these partitions, and of no others."""
+        wanted = {
+            (table.name, partition): table
+            for table in self.tables.values()
+            for topic, partition in copies
+            if topic in table.input_topics
+        }
+        self.standbys.drop(set(wanted))
+        missing = [place for place in sorted(wanted) if self.standbys.find(*place) is None]
+        begins = await self.admin.begin_offsets([(wanted[place].changelog_topic, place[1]) for place in missing])
+        for place in missing:
+            table = wanted[place]
+            begin = begins[table.changelog_topic, place[1]]
+            self.standbys.add(table, place[1], await self._open_store(table, place[1]), begin)
+        self.standbys.resume()
+
+    async def _open_store(self, table: RunningTable, partition: int) -> StateStore:
+        """An open store of this cluster's changelog; one that belongs to another is begun anew, as it is only a copy."""
+        assert self._stores is not None
+        live = LivePartition(table, partition, await self._open(table.name, partition))
+        try:
+            check_store(live, self.cluster_id)
+        except SourceChangedError:
+            live.store.close()
+            self._stores.remove(table.name, partition)
+            live = LivePartition(table, partition, await self._open(table.name, partition))
+            check_store(live, self.cluster_id)
+        return live.store
+
+    async def _take_over(self, mine: set[TopicPartition], copies: set[TopicPartition]) -> None:
         requests: list[RestoreRequest] = []
         by_request: dict[int, LivePartition] = {}
         places = [
@@ -273,6 +313,7 @@ class Engine:
             await reading
         finally:
             await self._cancel(reading)
+        await self._follow(copies)
 
     def _activate(
         self, live: LivePartition, request: RestoreRequest, bounds: Mapping[TopicPartition, SourceBounds]
@@ -380,7 +421,8 @@ class Engine:
         begins: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
     ) -> LivePartition:
-        live = LivePartition(table, partition, await self._open(table.name, partition))
+        copy = self.standbys.take(table.name, partition)
+        live = LivePartition(table, partition, copy or await self._open(table.name, partition))
         try:
             check_store(live, self.cluster_id)
         except SourceChangedError:
@@ -533,6 +575,8 @@ class Engine:
         for table in self.tables.values():
             written = self._stores.written(table.name) if self._stores is not None else {}
             for partition, written_ms in written.items():
+                if partition in table.live or self.standbys.find(table.name, partition) is not None:
+                    written_ms = self.clock.now_ms()  # a folder only tells of files that come and go
                 for topic in table.input_topics:
                     known = held.setdefault(topic, {})
                     known[partition] = max(written_ms, known.get(partition, 0))

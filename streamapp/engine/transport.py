@@ -110,7 +110,10 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         """Called when a rebalance is over: agents go on where the group is, tables where they themselves are."""
         await super().perform_seek()
         self._group_positions = dict(self._committed_offset)
-        await self.app.engine.assign((tp.topic, tp.partition) for tp in self.assignment())
+        standbys = self.app.assignor.assigned_standbys()
+        await self.app.engine.assign(
+            ((tp.topic, tp.partition) for tp in self.assignment()), ((tp.topic, tp.partition) for tp in standbys)
+        )
 
     async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
         """Go on reading a table's source at this offset."""

@@ -73,6 +73,7 @@ class Freshness(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     age_ms: int | None
     staleness_ms: int
     feed: FeedFreshness | None
+    stale: bool | msgspec.UnsetType = msgspec.UNSET  # only where it is so: answered from a copy, as the owner is gone
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -9,7 +9,8 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from streamapp.engine.runtime import Engine
@@ -44,6 +45,9 @@ from streamapp.state import reads
 from streamapp.state.entry import Entry
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
+
+if TYPE_CHECKING:
+    from streamapp.engine.standby import Standby
 
 Owners = Callable[[], Mapping[str, Mapping[str, Sequence[int]]]]
 _OBSERVE_S = 0.1
@@ -208,18 +212,34 @@ class QueryService:
         running = self._table(table)
         partition = running.partition_of(key) if running.partitions else 0
         live = running.live.get(partition)
+        copy: Standby | None = None
         if live is None:
-            body = await self._peers.get(
-                self._owner(running, partition, local_only),
-                key_path(table, key),
-                {"at": at, "max_staleness_ms": max_staleness_ms},
-            )
-            return reading_of(body)
-        state = self._state(live)
+            try:
+                body = await self._peers.get(
+                    self._owner(running, partition, local_only),
+                    key_path(table, key),
+                    {"at": at, "max_staleness_ms": max_staleness_ms},
+                )
+                return reading_of(body)
+            except (OwnerUnreachableError, RestoringError):
+                copy = self._engine.standbys.find(table, partition)
+                live = copy.snapshot() if copy is not None else None
+                if live is None:
+                    raise
+        state = self._state(live) if copy is None else live.state
+        assert state is not None
         found = reads.current(state, key) if at is None else reads.at(state, key, at)
         if found is None:
+            if copy is not None:
+                raise OwnerUnreachableError(
+                    f"the worker that owns {key!r} did not answer, and the copy here does not hold it", retry_after_s=1
+                )
             raise self._missing(running, key, at)
         reading = self._reading(live, key, *found)
+        if copy is not None:
+            behind_ms = max(0, self._engine.clock.now_ms() - (copy.caught_up_ms or 0))
+            freshness = replace(reading.freshness, stale=True, lag=None, staleness_ms=behind_ms)
+            reading = replace(reading, freshness=freshness)
         if max_staleness_ms is not None and reading.freshness.staleness_ms > max_staleness_ms:
             raise StaleError(
                 f"the view may be {reading.freshness.staleness_ms} ms behind, more than max_staleness_ms={max_staleness_ms}",

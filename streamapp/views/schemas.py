@@ -130,7 +130,9 @@ def fixed_schemas() -> dict[str, Schema]:
                 "age_ms": {**or_null(integer), "description": "as_of minus the newest event's own time"},
                 "staleness_ms": {**count, "description": "how far the view may be behind the world"},
                 "feed": or_null(closed({"connected": {"type": "boolean"}, "gaps": count})),
-            }
+                "stale": {"const": True, "description": "answered from a copy, as the owner is gone; else left out"},
+            },
+            optional=("stale",),
         ),
         "Field": closed(
             {
