@@ -6,6 +6,7 @@ of its own, or with nested types, is decoded by pydantic itself. Both are strict
 """
 
 import functools
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from streamapp.errors import ConfigurationError, RecordError
 
 _PLAIN = (int, float, str, bool)
 _INTEGER_MAX = (1 << 63) - 1
+#: an integer beyond 64 bits has more digits than this; so have others, which are then looked at
+_many_digits = re.compile(rb"\d{19}").search
+_pack = msgspec.msgpack.Encoder().encode
 RecordType: TypeAlias = type[Any]
 
 
@@ -83,24 +87,29 @@ class StructCodec:
     def __init__(self, model: RecordType, struct: RecordType) -> None:
         self.model: RecordType | None = model
         self.struct = struct
+        self._bounded = struct is not model  # what is derived bounds its integers itself
         self._decode = msgspec.json.Decoder(struct).decode
 
     def decode(self, raw: bytes) -> Any:
         """One record; RecordError where it does not fit."""
         try:
-            return self._decode(raw)
+            record = self._decode(raw)
         except msgspec.ValidationError as problem:
             raise RecordError("wrong_schema", str(problem)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             raise RecordError("undecodable", str(problem)) from None
+        if not self._bounded and _many_digits(raw):
+            _check_integers(record)
+        return record
 
     def decode_all(self, raws: Sequence[bytes]) -> list[Any]:
         """Records in order, RecordError in the place of a bad one."""
         decode = self._decode
         try:
-            return [decode(raw) for raw in raws]
+            records = [decode(raw) for raw in raws]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _one_by_one(self, raws)
+        return records if self._bounded or not any(map(_many_digits, raws)) else _one_by_one(self, raws)
 
 
 class PydanticCodec:
@@ -119,16 +128,27 @@ class PydanticCodec:
     def decode(self, raw: bytes) -> Any:
         """One record; RecordError where it does not fit."""
         try:
-            return self._decode(raw)
+            record = self._decode(raw)
         except ValidationError as problem:
             first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
             reason = "undecodable" if first["type"] == "json_invalid" else "wrong_schema"
             where = ".".join(str(part) for part in first["loc"])
             raise RecordError(reason, f"{first['msg']} - at `$.{where}`") from None
+        if _many_digits(raw):
+            _check_integers(record.model_dump(mode="json"))
+        return record
 
     def decode_all(self, raws: Sequence[bytes]) -> list[Any]:
         """Records in order, RecordError in the place of a bad one."""
         return _one_by_one(self, raws)
+
+
+def _check_integers(record: Any) -> None:
+    """A larger integer could be merged, and then neither be written to the changelog nor sent: the worker would stop."""
+    try:
+        _pack(record)
+    except OverflowError:
+        raise RecordError("wrong_schema", "expected integers of at most 64 bits") from None
 
 
 def _one_by_one(codec: Codec, raws: Sequence[bytes]) -> list[Any]:
@@ -191,7 +211,9 @@ def _plain_type(field: FieldInfo) -> Any:
             if part is int:
                 # a larger number can neither be a column nor be written to the changelog
                 for bound, limit in (("ge", -_INTEGER_MAX), ("le", _INTEGER_MAX)):
-                    if not constraints.keys() & {bound, {"ge": "gt", "le": "lt"}[bound]}:
+                    given = constraints.get(bound, constraints.get({"ge": "gt", "le": "lt"}[bound], limit))
+                    if abs(given) >= _INTEGER_MAX:
+                        constraints.pop({"ge": "gt", "le": "lt"}[bound], None)
                         constraints[bound] = limit
             kinds.append(Annotated[part, msgspec.Meta(**constraints)] if constraints else part)
         else:

@@ -4,8 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+import msgspec
+
 from streamapp.errors import ConfigurationError
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
+
+_pack_into, _written = msgspec.msgpack.Encoder().encode_into, bytearray()
+_WRITABLE = frozenset({float, str, bytes, bool, type(None)})
+_INTEGER_MIN, _INTEGER_BOUND = -(1 << 63), 1 << 64
+#: larger states are not tried record by record: that would cost as much as they are large
+_CHECKED_PARTS_MAX = 32
 
 
 class Fold(Aggregate):
@@ -65,8 +73,16 @@ class Fold(Aggregate):
         return [self._initial() if callable(self._initial) else deepcopy(self._initial)]
 
     def add(self, state: State, record: object, order: Order, source: int = 0) -> None:
-        """One step of the user's function; what it raises passes through."""
-        state[0] = self._step(state[0], record)
+        """One step of the user's function; what it raises passes through, and so does a state that cannot be written."""
+        after = self._step(state[0], record)
+        if type(after) is int:
+            if not _INTEGER_MIN <= after < _INTEGER_BOUND:
+                raise OverflowError(f"expected a state of at most 64 bits, got {after}")
+        elif type(after) not in _WRITABLE and (not isinstance(after, (list, dict)) or len(after) <= _CHECKED_PARTS_MAX):
+            _pack_into(
+                after, _written
+            )  # what cannot be written shows here, with its record, and not when all is to be made durable
+        state[0] = after
 
     def merge(self, into: State, other: State) -> None:
         """The user's merge.

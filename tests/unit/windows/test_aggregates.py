@@ -188,6 +188,19 @@ def test_fold_without_merge_is_ordered_and_says_so() -> None:
         fold.merge(state, fold.initial())
 
 
+@pytest.mark.parametrize("state", [1 << 64, {"n": 1 << 64}, [1 << 70], {"n": object()}, object()])
+def test_fold_refuses_a_state_that_cannot_be_written_with_its_record(state: Any) -> None:
+    fold = Fold(None, lambda _, record: record)
+    kept = fold.initial()
+    fold.add(kept, 5, (1, -1, 1))
+    with pytest.raises((OverflowError, TypeError)):
+        fold.add(kept, state, (2, -1, 2))
+    assert kept == [5]
+    for fine in ((1 << 64) - 1, -(1 << 63), 1.5, "text", b"raw", None, True, {"n": [1, {"m": 2}]}, list(range(100))):
+        fold.add(kept, fine, (3, -1, 3))
+        assert kept == [fine]
+
+
 def test_fold_states_share_nothing() -> None:
     def push(state: list[int], record: Any) -> list[int]:
         state.append(record.x)
