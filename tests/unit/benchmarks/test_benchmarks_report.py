@@ -68,7 +68,7 @@ def test_target_without_a_figure_is_left_out() -> None:
     results = full_results()
     del results.parts["recovery"], results.figures("throughput")["engines"]["plain Faust"]
     names = {name for name, *_ in target_rows(results)}
-    assert len(names) == len(TARGETS) - 4
+    assert len(names) == len(TARGETS) - 5
 
 
 def test_report_names_what_failed_and_what_was_skipped() -> None:
