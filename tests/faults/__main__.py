@@ -87,7 +87,8 @@ def _run(fault: Fault, seed: int, broker: _Broker, keep: bool) -> None:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     figures = " ".join(f"{name}={value}" for name, value in outcome.figures.items())
-    said = f"{outcome.number:>3} {outcome.name:<28} seed {seed:<4} {outcome.state:<8} {outcome.seconds:>6.1f} s"
+    said = f"{outcome.number:>3} {outcome.name:<20} seed {seed:<4} {outcome.state:<8}"
+    said += f"{outcome.seconds:>6.1f} s ({outcome.cpu_s:.0f} s of processor)"
     print(f"{said}  {outcome.events} events, {outcome.compared} compared, {outcome.differences} differ  {figures}")
     if outcome.state != "passed":
         print(f"    {outcome.detail[:4_000]}")

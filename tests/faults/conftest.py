@@ -14,7 +14,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     """What a fault is run in; the shared broker starts when a run first needs it."""
     number, name = request.node.get_closest_marker("faults").args
     outcome = Outcome(number, name, request.node.callspec.params["seed"])
-    made = Lab(lambda: request.getfixturevalue("kafka"), tmp_path, outcome.seed, outcome)
+    made = Lab(lambda: request.getfixturevalue("kafka"), tmp_path, outcome.seed, outcome, short=True)
     yield made
     made.close()
     report = getattr(request.node, "faults_report", None)

@@ -1,6 +1,7 @@
 """What a fault is run in, how a fault is declared, and what came of each run."""
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -46,6 +47,7 @@ class Outcome:
     compared: int = 0
     differences: int = 0
     seconds: float = 0.0
+    cpu_s: float = 0.0
     detail: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -64,13 +66,17 @@ class Lab:
         folder: of this run alone.
         seed: decides all that is random.
         outcome: filled in while the run goes on.
+        short: whether the run is one of many tests, and should leave out what takes longest.
     """
 
-    def __init__(self, kafka: Callable[[], str], folder: Path, seed: int, outcome: Outcome) -> None:
+    def __init__(
+        self, kafka: Callable[[], str], folder: Path, seed: int, outcome: Outcome, *, short: bool = False
+    ) -> None:
         self._kafka = kafka
         self.folder = folder
         self.seed = seed
         self.outcome = outcome
+        self.short = short
         self._worlds: list[World] = []
 
     @property
@@ -120,7 +126,7 @@ def execute(fault: Fault, seed: int, kafka: Callable[[], str], folder: Path) -> 
     outcome = Outcome(fault.number, fault.name, seed)
     OUTCOMES.append(outcome)
     lab = Lab(kafka, folder, seed, outcome)
-    began = time.monotonic()
+    began, cpu = time.monotonic(), _cpu_s()
     try:
         fault.run(lab)
     except pytest.skip.Exception as skipped:
@@ -135,7 +141,13 @@ def execute(fault: Fault, seed: int, kafka: Callable[[], str], folder: Path) -> 
     finally:
         lab.close()
         outcome.seconds = round(time.monotonic() - began, 1)
+        outcome.cpu_s = round(_cpu_s() - cpu, 1)
     return outcome
+
+
+def _cpu_s() -> float:
+    """Seconds of processor time of this process and of the children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _told(problem: BaseException) -> str:

@@ -30,7 +30,7 @@ def _patiently(ask: Callable[[], list[str]]) -> list[str]:
     return found[0]
 
 
-@fault(2, "kill -9 and restart of a broker, of three", seeds=(1,), timeout_s=600)
+@fault(2, "kill -9 and restart of a broker, of three", timeout_s=600)
 def test_broker_kills(lab: Lab) -> None:
     draw = random.Random(f"brokers-{lab.seed}")
     env = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "10000", "STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS": "5000"}

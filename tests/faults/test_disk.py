@@ -48,7 +48,7 @@ def _fill(folder: Path, leave_bytes: int) -> Path:
     return filler
 
 
-@fault(7, "the state directory on a full disk", seeds=(1,))
+@fault(7, "the state directory on a full disk")
 def test_full_disk(lab: Lab) -> None:
     draw = random.Random(f"disk-{lab.seed}")
     with lab.world() as world:

@@ -26,7 +26,7 @@ GROWTH_MAX_BYTES = 200 << 20
 _FRAME_MAX_BYTES = 2_000
 
 
-@fault(12, "the venue drops, repeats, reorders and breaks frames; the bridge is killed", seeds=(1,))
+@fault(12, "the venue drops, repeats, reorders and breaks frames; the bridge is killed")
 def test_bridge_and_venue(lab: Lab) -> None:
     draw = random.Random(f"feeds-{lab.seed}")
     settings = Settings(kafka_brokers=lab.kafka)
@@ -221,7 +221,7 @@ async def _venue(script: _Script, finished: asyncio.Event) -> AsyncIterator[str]
         await runner.cleanup()
 
 
-@fault(12, "fragmented, oversized and malformed frames, broken connections, silence", seeds=(1,))
+@fault(12, "fragmented, oversized and malformed frames, broken connections, silence")
 def test_frames(lab: Lab) -> None:
     script = _written(random.Random(f"frames-{lab.seed}"), connections=4, frames=150)
     found = asyncio.run(_hear(lab.kafka, script))

@@ -29,7 +29,7 @@ def _on(host: Host, world: World, name: str, secret: tuple[str, str]) -> FaultWo
     return worker
 
 
-@fault(5, "workers cut off from the broker, healed in another order", seeds=(1,), timeout_s=600)
+@fault(5, "workers cut off from the broker, healed in another order", timeout_s=600)
 def test_cut_off(lab: Lab) -> None:
     draw = random.Random(f"cut-{lab.seed}")
     secret = new_token("faults", ["read", "metrics"])
@@ -76,7 +76,7 @@ def test_cut_off(lab: Lab) -> None:
     assert converged < CONVERGED_MAX_S
 
 
-@fault(6, "delay, loss and reordering on the worker's link", seeds=(1,), timeout_s=600)
+@fault(6, "delay, loss and reordering on the worker's link", timeout_s=600)
 def test_bad_link(lab: Lab) -> None:
     draw = random.Random(f"link-{lab.seed}")
     secret = new_token("faults", ["read", "metrics"])

@@ -44,7 +44,7 @@ def _until_shared(world: World, *workers: FaultWorker) -> None:
         worker.until_ready()
 
 
-@fault(3, "SIGSTOP past the session time-out, then SIGCONT", seeds=(1, 2))
+@fault(3, "SIGSTOP past the session time-out, then SIGCONT")
 def test_stopped_owner(lab: Lab) -> None:
     draw = random.Random(f"asleep-{lab.seed}")
     where = _ASLEEP[lab.seed % len(_ASLEEP)]
@@ -84,7 +84,7 @@ def test_stopped_owner(lab: Lab) -> None:
     assert stale == [], "the old owner answered with what the new one had overtaken"
 
 
-@fault(4, "rolling restarts, 1 to 4 to 1 workers, all of them planned", seeds=(1,), timeout_s=600)
+@fault(4, "rolling restarts, 1 to 4 to 1 workers, all of them planned", timeout_s=600)
 def test_rolling_restarts(lab: Lab) -> None:
     draw = random.Random(f"rolling-{lab.seed}")
     env = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "6000"}

@@ -29,7 +29,7 @@ def _lag(worker: FaultWorker, topic: str) -> int:
     return int(worker.get("/v1/status")["worker"]["lag"][topic])
 
 
-@fault(8, "a stalled agent on the source of the tables", seeds=(1,))
+@fault(8, "a stalled agent on the source of the tables")
 def test_stalled_agent(lab: Lab) -> None:
     draw = random.Random(f"stalled-{lab.seed}")
     stalls = lab.folder / "stalls"
@@ -70,7 +70,7 @@ def test_stalled_agent(lab: Lab) -> None:
     assert grown < GROWTH_MAX_BYTES
 
 
-@fault(8, "a broker that takes nothing for a while", seeds=(1,))
+@fault(8, "a broker that takes nothing for a while")
 def test_slow_broker(lab: Lab) -> None:
     draw = random.Random(f"slow-{lab.seed}")
     env = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "15000", "STREAMAPP_BATCH_QUEUE_MAX_RECORDS": "2000"}

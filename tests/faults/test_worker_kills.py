@@ -13,7 +13,7 @@ EVENTS = 3_000
 READY_MAX_S = 60.0
 
 
-@fault(1, "kill -9 of the worker at random batch phases, disk kept and lost", seeds=(1, 2))
+@fault(1, "kill -9 of the worker at random batch phases, disk kept and lost")
 def test_worker_kills(lab: Lab) -> None:
     draw = random.Random(f"kills-{lab.seed}")
     ready = []
