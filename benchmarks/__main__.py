@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,4 +84,9 @@ def _names(known: "list[str] | dict[str, int]", separator: str = ",") -> "Callab
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # as Ctrl-C: processes are ended and temporary folders removed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
