@@ -54,6 +54,10 @@ class Flushing:
         """See `PartitionState.prepare_flush`."""
         state = self._state
         self._check_whole()
+        durable = min(state.checkpoint.stream_times) if state.checkpoint is not None else -1
+        if not self._any_closed(durable):
+            # all final records are out; after a crash between them and the next checkpoint nothing else would tell
+            state.closed = max(state.closed, durable)
         # only windows whose final records are out, by a watermark that is durable
         expired = self._expired(state.closed) if state.checkpoint is not None else []
         if not self._worth(expired, topic_ids):
