@@ -21,7 +21,10 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     if report is not None:
         outcome.state = report.outcome
         outcome.seconds = round(report.duration, 1)
-        outcome.detail = str(report.longrepr)[-500:] if report.outcome != "passed" else ""
+        if report.outcome == "skipped":
+            outcome.detail = str(report.longrepr[2]).removeprefix("Skipped: ")
+        elif report.outcome == "failed":
+            outcome.detail = str(report.longrepr)[-500:]
     OUTCOMES.append(outcome)
 
 
