@@ -10,7 +10,7 @@ KILLS = 3
 #: per life, before the kill
 EVENTS = 3_000
 #: a restart, process start and session time-out included; generous, because the machine may be busy
-READY_MAX_S = 60.0
+READY_MAX_S = 110.0
 
 
 @fault(1, "kill -9 of the worker at random batch phases, disk kept and lost")
