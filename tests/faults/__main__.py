@@ -26,8 +26,9 @@ def main() -> int:
         for fault in picked:
             print(f"{fault.number:>3}  {fault.name:<28} {fault.title}")
         return 0
-    # a polite stop goes the way of Ctrl-C: children end and the table is printed
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # a polite stop goes the way of Ctrl-C, in the background as well: children end and the table is printed
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     seeds = [options.seed] if options.seed is not None else itertools.count(options.first)
     if options.seed is None and options.seeds:
         seeds = range(options.first, options.first + options.seeds)
