@@ -101,7 +101,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self.clock = clock or SystemClock()
         self.engine = Engine(id, self.settings, self.metrics, on_failure=self.fail, clock=self.clock)
         self.feed_health = FeedHealth(self.settings, metrics=self.metrics, clock=self.clock)
-        self.queries = QueryService(self.engine, self.feed_health, self._owners, self._fetch_state)
+        self.queries = QueryService(self.engine, self.feed_health, self._owners, self._fetch_state, self._copies)
         self.instance_id = ""  # who this worker is in its group, once it has a directory
         self._attached = False
         self._lock_file: Any = None
@@ -349,6 +349,11 @@ class StreamApp(faust.App):  # type: ignore[misc]
     def _owners(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
         """URL -> topic -> partitions, of every worker of the group as of the last rebalance."""
         distribution: Mapping[str, Mapping[str, Sequence[int]]] = self.assignor.external_topic_distribution
+        return distribution
+
+    def _copies(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """URL -> topic -> partitions of which the worker there keeps a copy, as of the last rebalance."""
+        distribution: Mapping[str, Mapping[str, Sequence[int]]] = self.assignor.standby_distribution
         return distribution
 
     def _fetch_state(self, topic: str, partition: int) -> tuple[int, int] | None:

@@ -55,6 +55,10 @@ class ChangeHub:
 
         return changed
 
+    def listened_to(self, table: str) -> bool:
+        """Whether anybody subscribes to this table."""
+        return bool(self._by_table.get(table))
+
     def subscribe(self, table: str, key: str | None) -> Subscription:
         """Begin to collect changes.
 

@@ -179,7 +179,7 @@ class Queries(Protocol):
         ...
 
     async def values(
-        self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None
+        self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None, local_only: bool = False
     ) -> Sequence[Reading | Exception]:
         """The current values of several keys, in the order asked; a QueryError in the place of a key without one."""
         ...

@@ -3,13 +3,14 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from streamapp.errors import OwnerUnreachableError, QueryError
 from streamapp.metrics import Metrics
@@ -23,6 +24,7 @@ from streamapp.queries.model import (
 from streamapp.settings import Settings
 
 _RESPONSE_MAX_BYTES = 8 << 20
+_KEYS_MAX_BYTES = 3_000  # of a list of keys in a path
 _EVENT_MAX_BYTES = 1 << 20  # of one event of a stream
 
 
@@ -77,7 +79,9 @@ class Peers:
         assert self._session is not None
         wanted = {name: str(value) for name, value in parameters.items() if value is not None}
         try:
-            async with self._session.get(f"{url.rstrip('/')}{path}", params=wanted, allow_redirects=False) as answer:
+            more = f"{'&' if '?' in path else '?'}{urlencode(wanted)}" if wanted else ""
+            whole = URL(f"{url.rstrip('/')}{path}{more}", encoded=True)  # a comma inside a key stays %2C
+            async with self._session.get(whole, allow_redirects=False) as answer:
                 body = await _json(answer)
                 if answer.status == 200:
                     self._metrics.forwarded.labels("answered").inc()
@@ -149,6 +153,20 @@ def remote_problem(body: Mapping[str, Any]) -> QueryError:
 
 def _all_kinds(kind: type[QueryError]) -> list[type[QueryError]]:
     return [inner for sub in kind.__subclasses__() for inner in (sub, *_all_kinds(sub))]
+
+
+def in_parts(keys: Sequence[str]) -> list[list[str]]:
+    """Keys in the order given, in lists that fit into one path each."""
+    parts: list[list[str]] = [[]]
+    room = _KEYS_MAX_BYTES
+    for key in keys:
+        size = len(quote(key, safe="")) + 3
+        if size > room and parts[-1]:
+            parts.append([])
+            room = _KEYS_MAX_BYTES
+        parts[-1].append(key)
+        room -= size
+    return parts
 
 
 def key_path(table: str, key: str, rest: str = "") -> str:

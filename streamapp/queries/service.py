@@ -9,9 +9,10 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from streamapp.engine.runtime import Engine
 from streamapp.engine.tables import LivePartition, RunningTable
@@ -39,7 +40,7 @@ from streamapp.queries.model import (
     WindowSpan,
     WorkerInfo,
 )
-from streamapp.queries.peers import Peers, key_path, reading_of
+from streamapp.queries.peers import Peers, in_parts, key_path, reading_of, remote_problem
 from streamapp.queries.remote_changes import events_of, merged
 from streamapp.state import reads
 from streamapp.state.entry import Entry
@@ -72,12 +73,21 @@ class QueryService:
         feed_health: the state of the feeds.
         owners: URL -> topic -> partitions, of every worker.
         fetch_state: end offset and time of the latest fetch of a partition.
+        copies: as `owners`, of the workers that keep copies.
     """
 
-    def __init__(self, engine: Engine, feed_health: FeedHealth, owners: Owners, fetch_state: FetchState) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        feed_health: FeedHealth,
+        owners: Owners,
+        fetch_state: FetchState,
+        copies: Owners = dict,
+    ) -> None:
         self._engine = engine
         self._feed_health = feed_health
         self._owners = owners
+        self._copies = copies
         self._settings = engine.settings
         self._freshness = FreshnessBook(engine, feed_health, fetch_state, engine.clock)
         self._peers = Peers(engine.settings, engine.metrics)
@@ -109,7 +119,14 @@ class QueryService:
 
     def _watch(self, live: LivePartition) -> None:
         assert live.state is not None
-        live.state.on_change = self._hub.listener(live.table.name)
+        # a call per change costs the lanes something, so only where somebody listens
+        wanted = self._hub.listened_to(live.table.name)
+        live.state.on_change = self._hub.listener(live.table.name) if wanted else None
+
+    def _watch_all(self, running: RunningTable) -> None:
+        for live in running.live.values():
+            if live.state is not None:
+                self._watch(live)
 
     async def _observe_forever(self) -> None:
         metrics = self._engine.metrics
@@ -225,7 +242,12 @@ class QueryService:
                 copy = self._engine.standbys.find(table, partition)
                 live = copy.snapshot() if copy is not None else None
                 if live is None:
-                    raise
+                    elsewhere = (
+                        None if local_only else await self._copied(running, partition, key, at, max_staleness_ms)
+                    )
+                    if elsewhere is None:
+                        raise
+                    return elsewhere
         state = self._state(live) if copy is None else live.state
         assert state is not None
         found = reads.current(state, key) if at is None else reads.at(state, key, at)
@@ -247,6 +269,18 @@ class QueryService:
             )
         return reading
 
+    async def _copied(
+        self, running: RunningTable, partition: int, key: str, at: int | None, max_staleness_ms: int | None
+    ) -> Reading | None:
+        """The answer of another worker that keeps a copy of the partition, marked as stale; None where there is none."""
+        topic = running.input_topics[0]
+        for url, topics in self._copies().items():
+            if partition in topics.get(topic, ()) and url.rstrip("/") != self._own_url:
+                with contextlib.suppress(QueryError):
+                    parameters = {"at": at, "max_staleness_ms": max_staleness_ms}
+                    return reading_of(await self._peers.get(url, key_path(running.name, key), parameters))
+        return None
+
     def point(self, table: str, key: str) -> Reading | None:
         """The current value of a key that lives here."""
         running = self._engine.tables.get(table)
@@ -259,18 +293,48 @@ class QueryService:
         return None if found is None else self._reading(live, key, *found)
 
     async def values(
-        self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None
+        self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None, local_only: bool = False
     ) -> Sequence[Reading | Exception]:
-        """Several keys, in the order asked."""
-        self._table(table)
-
-        async def one(key: str) -> Reading | Exception:
+        """Several keys, in the order asked; each other worker is asked once for all that it has."""
+        running = self._table(table)
+        found: dict[str, Reading | Exception] = {}
+        elsewhere: dict[str, list[str]] = {}
+        for key in dict.fromkeys(keys):
+            partition = running.partition_of(key) if running.partitions else 0
             try:
-                return await self.get(table, key, max_staleness_ms=max_staleness_ms)
+                if partition in running.live:
+                    found[key] = await self.get(table, key, max_staleness_ms=max_staleness_ms, local_only=True)
+                else:
+                    elsewhere.setdefault(self._owner(running, partition, local_only), []).append(key)
             except QueryError as problem:
-                return problem
+                found[key] = problem
+        asked = [(url, part) for url, wanted in elsewhere.items() for part in in_parts(wanted)]
+        path = f"/v1/tables/{quote(table, safe='')}/values"
 
-        return await asyncio.gather(*(one(key) for key in keys))
+        async def ask(url: str, part: Sequence[str]) -> None:
+            listed = ",".join(quote(key, safe="") for key in part)
+            try:
+                body = await self._peers.get(url, f"{path}?keys={listed}", {"max_staleness_ms": max_staleness_ms})
+                for key, item in zip(part, body["items"], strict=True):
+                    found[key] = remote_problem(item["error"]) if "error" in item else reading_of(item)
+            except QueryError as problem:
+                for key in part:
+                    found[key] = await self._or_copied(problem, running, key, max_staleness_ms)
+
+        await asyncio.gather(*(ask(url, part) for url, part in asked))
+        return [found[key] for key in keys]
+
+    async def _or_copied(
+        self, problem: QueryError, running: RunningTable, key: str, max_staleness_ms: int | None
+    ) -> Reading | QueryError:
+        """What a copy here or elsewhere says in place of the owner, or why the owner says nothing."""
+        if not isinstance(problem, (OwnerUnreachableError, RestoringError)):
+            return problem
+        try:
+            return await self.get(running.name, key, max_staleness_ms=max_staleness_ms, local_only=True)
+        except QueryError:
+            partition = running.partition_of(key)
+            return await self._copied(running, partition, key, None, max_staleness_ms) or problem
 
     async def windows(
         self,
@@ -323,7 +387,7 @@ class QueryService:
         running = self._table(table)
         after = _decode_cursor(cursor)
         parts: list[Iterable[str]] = [
-            self._state(live).keys(prefix, after, limit + 1) for live in self._locals(running)
+            self._state(live).keys(prefix, after, limit + 1) for live in self._readable(running, local_only)
         ]
         answers, missing = await self._gather(
             running,
@@ -361,7 +425,7 @@ class QueryService:
             return (not usable, sign * value if usable else 0.0, key)
 
         candidates: list[tuple[tuple[bool, float, str], Any]] = []
-        for live in self._locals(running):
+        for live in self._readable(running, local_only):
             state = self._state(live)
             for number, key in enumerate(state.iter_keys()):
                 if number % _STEP_KEYS == 0:
@@ -405,7 +469,9 @@ class QueryService:
             parts: list[AsyncIterator[Change]] = []
             if here:
                 subscription = self._hub.subscribe(table, key)
+                stack.callback(self._watch_all, running)
                 stack.callback(self._hub.unsubscribe, subscription)
+                self._watch_all(running)
                 parts.append(self._follow(running, subscription, key))
             path = f"/v1/tables/{quote(table, safe='')}/changes"
             for url in urls:
@@ -480,6 +546,14 @@ class QueryService:
     def _locals(self, running: RunningTable) -> list[LivePartition]:
         return [running.live[partition] for partition in sorted(running.live)]
 
+    def _readable(self, running: RunningTable, local_only: bool) -> list[LivePartition]:
+        """What can be read here at once; partitions being restored are left out, unless there is nothing else."""
+        here = self._locals(running)
+        ready = [live for live in here if live.state is not None]
+        if here and not ready and local_only:
+            self._state(here[0])  # says why
+        return ready
+
     def _value(self, live: LivePartition, start: int, entry: Entry) -> Mapping[str, Any]:
         state = live.state
         assert state is not None
@@ -529,9 +603,10 @@ class QueryService:
     ) -> tuple[list[dict[str, Any]], list[int]]:
         """The other workers' answers, and the partitions that nobody answered for."""
         topic = running.input_topics[0]
+        restoring = {partition for partition, live in running.live.items() if live.state is None}
         missing = set(range(running.partitions)) - set(running.live)
         if local_only or not missing:
-            return [], [] if local_only else sorted(missing)
+            return [], sorted(restoring)
         others = [
             (url, set(topics.get(topic, ())) & missing)
             for url, topics in self._owners().items()
@@ -541,11 +616,12 @@ class QueryService:
 
         async def ask(url: str, partitions: set[int]) -> None:
             with contextlib.suppress(QueryError):
-                answers.append(await self._peers.get(url, path, parameters))
-                missing.difference_update(partitions)
+                body = await self._peers.get(url, path, parameters)
+                answers.append(body)
+                missing.difference_update(partitions.difference(body.get("missing_partitions", ())))
 
         await asyncio.gather(*(ask(url, partitions) for url, partitions in others if partitions))
-        return answers, sorted(missing)
+        return answers, sorted(missing | restoring)
 
 
 def _encode_cursor(position: str) -> str:

@@ -102,7 +102,10 @@ class RestViews:
         table = request.match_info["table"]
         keys = key_list(request, self._limit_max)
         found = await self._queries.values(
-            table, keys, max_staleness_ms=parameters.integer("max_staleness_ms", minimum=0)
+            table,
+            keys,
+            max_staleness_ms=parameters.integer("max_staleness_ms", minimum=0),
+            local_only=_forwarded(request),
         )
         items: list[object] = []
         for key, item in zip(keys, found, strict=True):

@@ -236,7 +236,7 @@ class FakeQueries:
         return self._reading(table, key, entries[-1])
 
     async def values(
-        self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None
+        self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None, local_only: bool = False
     ) -> Sequence[Reading | Exception]:
         self.table(table)
         found: list[Reading | Exception] = []

@@ -1,0 +1,282 @@
+"""Two workers' reads over HTTP, without Kafka: each has half of the partitions, and either answers for all of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from streamapp.clock import ManualClock
+from streamapp.engine.tables import LivePartition, RunningTable
+from streamapp.errors import OwnerUnreachableError, RestoringError, StaleError, UnknownKeyError
+from streamapp.metrics import Metrics
+from streamapp.queries.feed_health import FeedHealth
+from streamapp.queries.model import Reading
+from streamapp.queries.peers import in_parts
+from streamapp.queries.service import QueryService
+from streamapp.settings import Settings
+from streamapp.state.partition import PartitionState
+from streamapp.state.store import MemoryStore
+from streamapp.views.application import application
+from streamapp.windows.basic import Count
+from tests.fakes.crashes import Event, batch, definition
+
+PARTITIONS = 4
+T = definition(None, Count()).name
+Places = dict[str, dict[str, list[int]]]
+KEYS = sorted([*(f"k{number}" for number in range(30)), "a,b", "a/b", "ä"])
+
+
+class Copies(dict[int, Any]):
+    """The copies that a worker keeps, by partition."""
+
+    def find(self, table: str, partition: int) -> Any:
+        return self.get(partition)
+
+
+class Half:
+    """One worker: its partitions, its reads and its server."""
+
+    def __init__(self, mine: set[int], owners: Places, copies: Places, clock: ManualClock) -> None:
+        self.settings = Settings(forward_timeout_ms=1_000)
+        self.copies: Any = Copies()
+        self.table = RunningTable(definition(None, Count()), "app", PARTITIONS)
+        self.engine: Any = SimpleNamespace(
+            tables={T: self.table},
+            standbys=self.copies,
+            lanes={},
+            settings=self.settings,
+            metrics=Metrics(),
+            clock=clock,
+            lease=SimpleNamespace(check=lambda: None),
+            on_restored=None,
+        )
+        health = FeedHealth(self.settings, clock=clock)
+        self.service = QueryService(self.engine, health, lambda: owners, lambda topic, partition: None, lambda: copies)
+        self.offsets = dict.fromkeys(mine, 0)
+        for partition in mine:
+            state = PartitionState(self.table.definition, partition, MemoryStore())
+            self.table.live[partition] = LivePartition(self.table, partition, state.store, state)
+        self.runner: web.AppRunner | None = None
+        self.known_copies: Places = {}
+
+    def count(self, key: str) -> None:
+        partition = self.table.partition_of(key)
+        if partition in self.offsets:
+            live = self.table.live[partition]
+            assert live.state is not None
+            live.state.apply(batch([Event(key, 5)], first=self.offsets[partition], origin=0, source=0))
+            self.offsets[partition] += 1
+
+    async def start(self) -> str:
+        app = application(self.service, self.settings, clock=self.engine.clock)
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+        await self.service.start(url)
+        return url
+
+    async def stop(self) -> None:
+        if self.runner is not None:
+            await self.runner.cleanup()
+            self.runner = None
+        await self.service.stop()
+
+    def forwarded(self) -> float:
+        return sum(
+            sample.value
+            for family in self.engine.metrics.forwarded.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        )
+
+
+@pytest.fixture
+async def halves() -> AsyncIterator[tuple[Half, Half]]:
+    owners: Places = {}
+    copies: Places = {}
+    clock = ManualClock(1_000_000)
+    first, second = Half({0, 2}, owners, copies, clock), Half({1, 3}, owners, copies, clock)
+    topic = first.table.input_topics[0]
+    for half in (first, second):
+        owners[await half.start()] = {topic: sorted(half.offsets)}
+    for key in KEYS:
+        for half in (first, second):
+            half.count(key)
+    first.known_copies = copies
+    yield first, second
+    for half in (first, second):
+        await half.stop()
+
+
+def of(half: Half) -> list[str]:
+    return [key for key in KEYS if half.table.partition_of(key) in half.offsets]
+
+
+async def test_either_worker_reads_every_key_with_at_most_one_hop(halves: tuple[Half, Half]) -> None:
+    for half in halves:
+        for key in KEYS:
+            before = half.forwarded()
+            assert (await half.service.get(T, key)).value == {"count": 1}
+            assert half.forwarded() - before == (0 if key in of(half) else 1)
+            point = half.service.point(T, key)
+            assert (point is not None) == (key in of(half))
+        with pytest.raises(UnknownKeyError):
+            await half.service.get(T, "nobody")
+
+
+async def test_several_keys_cost_one_request_per_other_worker(halves: tuple[Half, Half]) -> None:
+    first, second = halves
+    before = first.forwarded()
+    asked = [*KEYS[::-1], "nobody", KEYS[0]]
+    found = await first.service.values(T, asked)
+    assert first.forwarded() - before == 1
+    assert [one.key if not isinstance(one, Exception) else type(one) for one in found] == [
+        UnknownKeyError if key == "nobody" else key for key in asked
+    ]
+    await second.stop()
+    gone = await first.service.values(T, KEYS)
+    assert [isinstance(one, OwnerUnreachableError) for one in gone] == [key in of(second) for key in KEYS]
+
+
+async def test_gathers_cover_all_and_name_what_is_missing(halves: tuple[Half, Half]) -> None:
+    first, second = halves
+    for half in halves:
+        keys = await half.service.keys(T, limit=100)
+        top = await half.service.top(T, by="count", limit=100)
+        assert list(keys.items) == KEYS
+        assert sorted(item.key for item in top.items) == KEYS
+        assert not keys.missing_partitions
+        assert not top.missing_partitions
+    # one partition of either is being restored
+    lost = {1, 2}
+    for half in halves:
+        for partition in lost & set(half.table.live):
+            half.table.live[partition].state = None
+    left = [key for key in KEYS if first.table.partition_of(key) not in lost]
+    for half in halves:
+        keys = await half.service.keys(T, limit=100)
+        top = await half.service.top(T, by="count", limit=100)
+        assert list(keys.items) == left
+        assert sorted(item.key for item in top.items) == left
+        assert sorted(keys.missing_partitions) == sorted(top.missing_partitions) == sorted(lost)
+    await second.stop()
+    keys = await first.service.keys(T, limit=100)
+    assert sorted(keys.missing_partitions) == [1, 2, 3]
+    # what has nothing to show says why
+    first.table.live[0].state = None
+    with pytest.raises(RestoringError):
+        await first.service.keys(T, limit=100, local_only=True)
+
+
+async def test_changes_of_all_workers_come_as_one_stream(halves: tuple[Half, Half]) -> None:
+    first, second = halves
+    seen: dict[str, int] = {}
+    async with asyncio.timeout(30), first.service.changes(T) as changes:
+        async for change in changes:
+            seen[change.reading.key] = change.reading.value["count"]
+            if seen == dict.fromkeys(KEYS, 1):
+                for key in KEYS:
+                    first.count(key)
+                    second.count(key)
+            if seen == dict.fromkeys(KEYS, 2):
+                break
+    key = of(second)[0]
+    async with asyncio.timeout(30), first.service.changes(T, key) as changes:
+        change = await anext(changes)
+        assert (change.kind, change.reading.key, change.reading.value) == ("snapshot", key, {"count": 2})
+
+
+async def test_changes_cost_a_table_nothing_while_nobody_listens(halves: tuple[Half, Half]) -> None:
+    first, _ = halves
+    states = [live.state for live in first.table.live.values()]
+    first.service._watch_all(first.table)
+    assert [state.on_change for state in states if state] == [None, None]
+    async with first.service.changes(T, local_only=True):
+        assert all(state.on_change for state in states if state)
+    assert [state.on_change for state in states if state] == [None, None]
+
+
+async def test_stream_ends_where_a_part_of_it_breaks_off(halves: tuple[Half, Half]) -> None:
+    first, second = halves
+    async with asyncio.timeout(30), first.service.changes(T) as changes:
+        await anext(changes)
+        await second.stop()
+        with pytest.raises((OwnerUnreachableError, RestoringError)):
+            async for _ in changes:
+                pass
+    with pytest.raises(OwnerUnreachableError):
+        async with first.service.changes(T):
+            pass
+
+
+async def test_quiet_subscription_notices_that_partitions_have_moved(halves: tuple[Half, Half]) -> None:
+    first, _ = halves
+    async with asyncio.timeout(30), first.service.changes(T, local_only=True) as changes:
+        await anext(changes)
+        del first.table.live[2]
+        with pytest.raises(RestoringError):
+            async for _ in changes:
+                pass
+
+
+async def test_copy_answers_marked_as_stale_while_the_owner_is_gone(halves: tuple[Half, Half]) -> None:
+    first, second = halves
+    theirs = of(second)
+    partition = second.table.partition_of(theirs[0])
+    copied = SimpleNamespace(snapshot=lambda live=second.table.live[partition]: live, caught_up_ms=999_000)
+    await second.stop()
+
+    # here
+    first.copies[partition] = copied
+    reading = await first.service.get(T, theirs[0])
+    assert (reading.value, reading.freshness.stale, reading.freshness.staleness_ms) == ({"count": 1}, True, 1_000)
+    with pytest.raises(StaleError):
+        await first.service.get(T, theirs[0], max_staleness_ms=500)
+    found = await first.service.values(T, KEYS)
+    for key, one in zip(KEYS, found, strict=True):
+        if first.table.partition_of(key) == partition:
+            assert isinstance(one, Reading)
+            assert one.freshness.stale is True
+    del first.copies[partition]
+    with pytest.raises(OwnerUnreachableError):
+        await first.service.get(T, theirs[0])
+
+    # on a third worker
+    owners = first.service._owners()
+    third = Half(set(), dict(owners), {}, first.engine.clock)
+    third.copies[partition] = copied
+    first.known_copies[await third.start()] = {first.table.input_topics[0]: [partition]}
+    try:
+        reading = await first.service.get(T, theirs[0])
+        assert (reading.value, reading.freshness.stale) == ({"count": 1}, True)
+    finally:
+        await third.stop()
+
+
+async def test_forwarded_read_travels_no_further(halves: tuple[Half, Half]) -> None:
+    first, second = halves
+    theirs = of(second)[0]
+    for read in (
+        first.service.get(T, theirs, local_only=True),
+        first.service.windows(T, theirs, local_only=True),
+    ):
+        with pytest.raises(Exception, match=r"not here|no windows"):
+            await read
+    (one,) = await first.service.values(T, [theirs], local_only=True)
+    assert isinstance(one, OwnerUnreachableError)
+    with pytest.raises(OwnerUnreachableError):
+        async with first.service.changes(T, theirs, local_only=True):
+            pass
+    assert first.forwarded() == 0
+
+
+def test_lists_of_keys_fit_into_a_path() -> None:
+    keys = [f"key-{number}" for number in range(2_000)]
+    parts = in_parts(keys)
+    assert [key for part in parts for key in part] == keys
+    assert all(len("%2C".join(part)) < 5_000 for part in parts)
+    assert in_parts(["k" * 5_000, "b"]) == [["k" * 5_000], ["b"]]
