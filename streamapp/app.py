@@ -28,7 +28,7 @@ from streamapp.engine.streams import DirectStream
 from streamapp.engine.tables import final_topic
 from streamapp.engine.transport import LaneTransport, StateTableManager
 from streamapp.engine.webserver import WorkerWeb
-from streamapp.errors import ConfigurationError
+from streamapp.errors import ConfigurationError, StreamAppError
 from streamapp.kafka.config import faust_broker_options
 from streamapp.logs import worker_logging_config
 from streamapp.metrics import Metrics
@@ -321,7 +321,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
     def fail(self, problem: BaseException) -> None:
         """Stop the worker because state can no longer be trusted; nothing further is acknowledged."""
         if self._failing is None:
-            log.critical("stopping: %s", problem)
+            # what nobody foresaw tells where it came from; our own errors say all in their text
+            log.critical("stopping: %s", problem, exc_info=None if isinstance(problem, StreamAppError) else problem)
             self._failing = asyncio.ensure_future(self.crash(problem))
 
     def _agent_topics(self) -> dict[str, int]:
