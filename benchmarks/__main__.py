@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,9 +83,7 @@ def _names(known: "list[str] | dict[str, int]", separator: str = ",") -> "Callab
 
 
 if __name__ == "__main__":
-    # as Ctrl-C: processes are ended and temporary folders removed
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)

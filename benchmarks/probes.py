@@ -23,7 +23,7 @@ from streamapp.kafka.partitioner import partition_for
 RATE_PER_S = 100
 _PAUSE_S = 0.001
 #: how long after the last probe answers are waited for
-_TAIL_S = 5.0
+_TAIL_S = 10.0
 
 
 def probe_keys() -> list[str]:

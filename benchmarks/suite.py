@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import datetime
 import importlib
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -53,6 +54,10 @@ async def run(
     Returns:
         What came out; a part that failed says why.
     """
+    task = asyncio.current_task()
+    assert task is not None
+    # as Ctrl-C: processes are ended, temporary folders removed
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     sizes = PROFILES[profile] if rounds is None else dataclasses.replace(PROFILES[profile], rounds=rounds)
     begin = time.perf_counter()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -19,7 +20,8 @@ _RATES = (5_000, 20_000)
 _PEER_RATE = 5_000
 _START_TIMEOUT_S = 60.0
 _SLACK_S = 60.0
-_TAIL_S = 2.0
+#: how long after the last probe those under way are waited for
+_TAIL_S = 10.0
 #: load that must have been worked off before the first probe: compilers and caches are warm then
 _WARM_S = 3
 #: a sender that fell behind by more than this time did not send steadily
@@ -83,11 +85,13 @@ async def _in_kafka_streams(context: Context, command: list[str], rate: int) -> 
     try:
         await program.mark("ready", _START_TIMEOUT_S)
         keys = await _send(context, topic, rate, 0, warm)
-        # what it saw waits in its output; the last ones may still be on their way
-        await asyncio.sleep(_TAIL_S)
         seen: dict[str, list[tuple[int, float]]] = {name: [] for name in keys}
-        for mark in program.marks_so_far("seen"):
-            seen[mark.content["key"]].append((mark.content["number"], mark.content["at"]))
+        end = time.perf_counter() + _TAIL_S
+        while time.perf_counter() < end and any(len(keys[name]["sent"]) > newest(seen[name]) for name in keys):
+            # what it saw waits in its output; the last ones may still be on their way
+            await asyncio.sleep(0.1)
+            for mark in program.marks_so_far("seen"):
+                seen[mark.content["key"]].append((mark.content["number"], mark.content["at"]))
     finally:
         await program.stop(hard=True)
     await context.drop(topic)
@@ -143,6 +147,11 @@ async def _send(
         raise ProgramError(f"the load fell {behind} records behind its {rate}/s: a busy machine")
     keys: dict[str, dict[str, list[float]]] = result.content["keys"]
     return keys
+
+
+def newest(seen: list[tuple[int, float]]) -> int:
+    """The number of the last probe that was seen; 0 for none."""
+    return seen[-1][0] if seen else 0
 
 
 def seen_times(sent: int, seen: list[tuple[int, float]]) -> list[float]:
