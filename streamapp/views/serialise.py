@@ -43,6 +43,8 @@ def encode_reading(reading: Reading) -> tuple[bytes, bytes]:
     freshness = reading.freshness
     feed = freshness.feed
     state = f"{freshness.offset},{feed.connected},{feed.gaps}" if feed else f"{freshness.offset}"
+    if freshness.stale is True:
+        state += ",stale"
     # the freshness comes last and holds no text of others, so its last occurrence is the field itself
     return body, body[: body.rfind(_FRESHNESS)] + state.encode()
 

@@ -41,6 +41,7 @@ def test_killed_worker_is_back_before_its_session_ends(app: UserApp) -> None:
         app.drained(worker)
         worker.kill()
         assert seconds_until_ready(worker) < SOON_S
+        assert worker.log.count("(generation 1)") == 2, "the same member of the same generation: nobody else notices"
         app.send(*(trade(key, START + 3 * MINUTE) for key in KEYS))
         app.drained(worker)
         for key in KEYS:
