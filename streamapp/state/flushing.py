@@ -39,6 +39,7 @@ class Flushing:
 
     Attributes:
         entry_bytes: what an entry of the last plan took up, on average.
+        in_flight: how many entries the plan that is being written holds; they cannot leave memory meanwhile.
         behind: whether closed windows were left for the next flush.
         unconfirmed: whether final records went out that no checkpoint knows of yet.
     """
@@ -46,6 +47,7 @@ class Flushing:
     def __init__(self, state: "PartitionState") -> None:
         self._state = state
         self.entry_bytes = 128
+        self.in_flight = 0
         self.behind = False
         self.unconfirmed = False
         self._reached: tuple[int, str] | None = None  # start and key up to which the oldest closed windows are out
@@ -68,6 +70,7 @@ class Flushing:
             self.entry_bytes = (sum(len(raw) for _, raw in values) // len(values)) + 48
         changes.puts.extend(values)
         state.dirty = {}
+        self.in_flight = len(values)
         deleted = [*state.tombstones, *expired]
         state.tombstones = {}
         tombstones = [data_key(key, start) for key, start in deleted]
@@ -129,6 +132,7 @@ class Flushing:
         state = self._state
         state.checkpoint = plan.checkpoint
         state.closed = plan.closed
+        self.in_flight = 0
         state.index.written()
         self.unconfirmed = bool(plan.finals)
         for raw_key in plan.tombstones:

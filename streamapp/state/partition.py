@@ -151,28 +151,30 @@ class PartitionState:
             return window.expires_at_end(entry.newest + window.gap_ms) <= self.watermark
         return window.expires_at(start) <= self.watermark
 
-    def advance_idle(self, origin: int) -> bool:
-        """Close the open windows of an idle origin; True where that changed the watermark.
+    def advance_idle(self, *origins: int) -> bool:
+        """Let idle origins hold no window open; True where that changed a stream time.
 
-        The stream time moves to where every window that is open now is closed, but never past the other origins', and is
-        part of the next checkpoint, so that a replay judges alike. Nothing happens while records are missing that restored
-        values have counted: they would come back late.
+        Their stream times move to the greatest of all origins, or, where all of them are idle, to where every window that
+        is open now is closed. It is part of the next checkpoint, so that a replay judges alike. An origin of which records
+        are missing that restored values have counted is left alone: they would come back late.
         """
-        if self.horizon[origin] > self.applied[origin]:
-            return False
-        others = [time for index, time in enumerate(self.stream_times) if index != origin]
-        if others:
-            target = max(others)
-        else:
-            window = self.window
-            if window is None or isinstance(window, Session) or not self.open:
-                target = self.sessions.last_close() if self.sessions is not None else -1
-            else:
-                target = window.closes_at(max(self.open))
-        if target <= self.stream_times[origin]:
-            return False
-        self.stream_times[origin] = target
-        return True
+        idle = {origin for origin in origins if self.horizon[origin] <= self.applied[origin]}
+        target = max(self.stream_times)
+        if len(idle) == self.origins:
+            target = max(target, self._last_close())
+        moved = [max(time, target) if origin in idle else time for origin, time in enumerate(self.stream_times)]
+        changed = moved != self.stream_times
+        self.stream_times[:] = moved
+        return changed
+
+    def _last_close(self) -> int:
+        """The stream time at which all windows that are open now are closed; -1 where none is."""
+        window = self.window
+        if self.sessions is not None:
+            return self.sessions.last_close()
+        if window is None or isinstance(window, Session) or not self.open:
+            return -1
+        return window.closes_at(max(self.open))
 
     # --- merging ---------------------------------------------------------------------------------------------------
 
@@ -266,8 +268,8 @@ class PartitionState:
 
     @property
     def pending_bytes(self) -> int:
-        """Roughly how many bytes the next flush writes."""
-        return len(self.dirty) * self._flushing.entry_bytes
+        """Roughly how many bytes wait for a flush, those of one under way included."""
+        return (len(self.dirty) + self._flushing.in_flight) * self._flushing.entry_bytes
 
     @property
     def open(self) -> set[int]:

@@ -206,6 +206,25 @@ def test_an_idle_source_follows_the_others_and_never_passes_them():
     assert not one.state.advance_idle(0)
 
 
+def test_sources_that_are_all_idle_close_what_is_open():
+    one = Worker(definition(TEN, Count(), 2), [[Event("a", 35)], [Event("a", 3)]])
+    one.read_all()
+    assert one.state.advance_idle(1, 0)
+    assert one.state.stream_times == [40, 40]
+    assert not one.state.advance_idle(0, 1)
+    one.flush()
+    assert one.finals.keys() == {("a", 0), ("a", 30)}
+
+
+def test_a_source_that_never_sends_holds_nothing_open_once_it_counts_as_idle():
+    one = Worker(definition(TEN, Count(), 2), [[Event("a", 5), Event("a", 35)], []])
+    one.read_all()
+    assert one.state.watermark == -1
+    assert one.state.advance_idle(1)
+    one.flush()
+    assert one.finals.keys() == {("a", 0)}
+
+
 def test_an_idle_close_waits_for_records_that_restored_values_have_counted():
     one = worker(TEN, 3)
     one.read_all()
@@ -449,6 +468,17 @@ def test_keys_can_be_asked_for_in_parts():
     assert one.state.keys(prefix="a") == ["aa", "ab", "ac"]
     assert one.state.keys(prefix="a", after="aa", limit=1) == ["ab"]
     assert (one.state.key_count, one.state.known_key_count) == (5, 5)
+
+
+def test_what_a_flush_holds_counts_as_pending_until_it_is_written():
+    one = worker(TEN, 1, 12)
+    one.read_all()
+    assert one.state.pending_bytes > 0
+    plan = one.plan()
+    assert plan is not None
+    assert one.state.pending_bytes > 0
+    one.state.complete_flush(plan, 0)
+    assert one.state.pending_bytes == 0
 
 
 def test_partitions_share_a_budget_of_entries():
