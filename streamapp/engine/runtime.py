@@ -279,6 +279,7 @@ class Engine:
                 live.state = None  # somebody else has owned it meanwhile
             requests.append(request)
             by_request[id(request)] = live
+        await self._look_again(requests)
         generation = self._generation
         pending: dict[TopicPartition, int] = {}
         for table, partition in places:
@@ -394,6 +395,13 @@ class Engine:
                 if source.topic == topic:
                     taps.append(TableTap(table.live[partition], index, self.metrics))
         return taps
+
+    async def _look_again(self, requests: Sequence[RestoreRequest]) -> None:
+        """Where a store is ahead of the end that was found: a checkpoint of before may have been written since."""
+        ahead = [request for request in requests if request.position > request.end]
+        ends = await self.admin.end_offsets([(request.topic, request.partition) for request in ahead])
+        for request in ahead:
+            request.end = ends[request.topic, request.partition]
 
     async def _source_bounds(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, SourceBounds]:
         wanted = list(places)
