@@ -19,6 +19,7 @@ IDLE_MS = 2_000
 SLOW, FLOOD, STREAMS = 60, 250, 40
 #: against an attacked worker: this, or on a busy machine this many times what it is without the attack
 P99_MAX_S, P99_MAX_TIMES = 2.0, 60
+ANSWER_MAX_S = 20.0
 LAG_MAX = 20_000
 GROWTH_MAX_BYTES = 160 << 20
 
@@ -54,9 +55,14 @@ def _open(worker: FaultWorker, first: bytes = b"") -> socket.socket:
 
 
 def _status(worker: FaultWorker, request: bytes) -> int:
-    """The status of the answer to these bytes; 0 where the connection is closed without one."""
-    with _open(worker, request) as connection, contextlib.suppress(ConnectionError):
-        head = connection.recv(64)
+    """The status of the answer to these bytes; 0 where the connection is closed without one, -1 where nothing comes."""
+    with _open(worker) as connection, contextlib.suppress(ConnectionError):
+        try:
+            connection.settimeout(ANSWER_MAX_S)
+            connection.sendall(request)
+            head = connection.recv(64)
+        except TimeoutError:
+            return -1
         return int(head.split()[1]) if head.startswith(b"HTTP/") else 0
     return 0
 
