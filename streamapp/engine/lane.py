@@ -97,6 +97,11 @@ class SourceLane:
         """Whether fetching has to stop until some of the queue is worked off."""
         return self._queued >= self._queue_max_records
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are records that are not merged yet."""
+        return self._queued > 0
+
     def start(self, on_room: Callable[[], None], on_failure: Callable[[BaseException], None]) -> None:
         """Begin to work; `on_room` is called when a full queue has room again, `on_failure` when the lane broke."""
         self._on_room = on_room

@@ -550,11 +550,17 @@ class Engine:
         timeout_ms = self.settings.idle_timeout_ms
         if not timeout_ms:
             return
+        idle: dict[tuple[str, int], tuple[PartitionState, list[int]]] = {}
         for lane in self.lanes.values():
-            if lane.ready and now_ms - lane.last_activity_ms > timeout_ms:
-                for tap in lane.taps:
-                    if isinstance(tap, TableTap) and tap.live.state is not None and tap.live.state.origins == 1:
-                        tap.live.state.advance_idle(tap.source)
+            if not lane.ready or lane.waiting or now_ms - lane.last_activity_ms <= timeout_ms:
+                continue
+            for tap in lane.taps:
+                # what a re-keyed table waits for may only be late in being forwarded, by a worker that is away
+                if isinstance(tap, TableTap) and tap.live.state is not None and tap.knows_its_origin:
+                    found = idle.setdefault((tap.live.table.name, tap.live.partition), (tap.live.state, []))
+                    found[1].append(tap.source)
+        for state, origins in idle.values():
+            state.advance_idle(*origins)
 
     def _committed(self, topic: str, partition: int) -> int:
         position = self._positions.committed_position(topic, partition) if self._positions is not None else None

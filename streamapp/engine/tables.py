@@ -127,6 +127,11 @@ class TableTap:
 
     needs_key = True
 
+    @property
+    def knows_its_origin(self) -> bool:
+        """Whether all that the lane brings is of one origin, so that a silent lane is a silent origin."""
+        return True
+
     def __init__(self, live: LivePartition, source: int, metrics: Metrics) -> None:
         self.live = live
         self.source = source
@@ -188,6 +193,11 @@ class TableTap:
 
 class RekeyedTap(TableTap):
     """Feeds a re-keyed table from its re-key topic: offsets and their order are those of the origin partitions."""
+
+    @property
+    def knows_its_origin(self) -> bool:
+        """Only where there is one."""
+        return self.live.table.origins == 1
 
     def inputs(self) -> None:
         """Origins are told by headers, which only the records have."""

@@ -79,9 +79,8 @@ class Fold(Aggregate):
             if not _INTEGER_MIN <= after < _INTEGER_BOUND:
                 raise OverflowError(f"expected a state of at most 64 bits, got {after}")
         elif type(after) not in _WRITABLE and (not isinstance(after, (list, dict)) or len(after) <= _CHECKED_PARTS_MAX):
-            _pack_into(
-                after, _written
-            )  # what cannot be written shows here, with its record, and not when all is to be made durable
+            # what cannot be written shows here, with its record, and not when all is to be made durable
+            _pack_into(after, _written)
         state[0] = after
 
     def merge(self, into: State, other: State) -> None:

@@ -230,6 +230,8 @@ class Oracle:
         for name, entries in (("store", stored), ("changelog", logged)):
             views[name] = {place: row(place[1], entry) for place, entry in entries.items()}
         self._watermark = state.watermark
+        if self.scenario.idle and (definition.rekey is None or state.origins == 1) and state.open:
+            self.wrong(f"{self.label}: {definition.name}-{partition}: idle, but {sorted(state.open)} are open")
         return views
 
     def _exact(

@@ -132,10 +132,14 @@ class Run:
         self.nemesis.calm()
         world = self.world
         self._resting = True
+        self.cluster.last_change = world.now
         self._revive()
         places = [(topic, partition) for topic in self._topics() for partition in range(self.scenario.partitions)]
 
         def resting() -> bool:
+            if any(life.is_silent() for life in self.group.members):
+                self.cluster.last_change = world.now  # a process that is paused has not done its part yet
+                return False
             return (
                 self.group.stable
                 and all(worker.alive for worker in self.workers if not self.nemesis.is_gone(worker))
@@ -144,7 +148,7 @@ class Run:
             )
 
         # what a checkpoint leaves over (that final records are out, expired windows) takes further ones
-        world.run(lambda: world.now > self.cluster.last_change + self._quiet_s and resting(), limit_s=100)
+        world.run(lambda: resting() and world.now > self.cluster.last_change + self._quiet_s, limit_s=100)
         self._resting = False
         if not world.violations:
             self.oracle.check(self.group.owners, label)

@@ -241,6 +241,7 @@ class Life:
 
     async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
         await asyncio.sleep(self.world.latency(0.0005))
+        self.cluster.last_change = self.world.now
         if (topic, partition) in self.assignment:
             self.positions[topic, partition] = offset
 
