@@ -34,8 +34,14 @@ def _rewrite(owner: Any, name: str, *changes: tuple[str, str]) -> None:
 
 
 _FINALS = "    await self._producer.send_all(finals)\n"
-_BESIDE = "    await self._producer.send_all(beside)\n"
-_VALUES = "    await self._producer.send_all(values)\n"
+_BESIDE = (
+    "    sent = await self._producer.send_all(beside)\n"
+    "    _note(sent, ((live, len(plan.tombstones), len(plan.late)) for live, _, plan in plans))\n"
+)
+_VALUES = (
+    "    sent = await self._producer.send_all(values)\n"
+    "    _note(sent, ((live, len(plan.values), 0) for live, _, plan in plans))\n"
+)
 _REJECTED = "    await self._producer.send_all(rejected)\n"
 _ACKNOWLEDGE = "    for lane, position in positions:\n        lane.durable = max(lane.durable, position)\n"
 
