@@ -29,7 +29,10 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         elif mode == "required":
             raise RuntimeError(f"the native library was not built: {problem}")
         else:
-            print(f"streamapp: installed without the native library, records are decoded slower: {problem}", file=sys.stderr)
+            print(
+                f"streamapp: installed without the native library, records are decoded slower: {problem}",
+                file=sys.stderr,
+            )
 
 
 def build() -> str | None:
