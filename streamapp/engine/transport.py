@@ -38,6 +38,9 @@ FETCH_WAIT_MS = 250
 #: how long the loop waits for records while some partitions are held, so that these are looked at again
 _HELD_POLL_S = 0.05
 _POLL_S = 0.5
+#: while records trickle, fetches are at least this far apart: one for every record that arrives would keep the broker busy
+_TRICKLE_PAUSE_S = 0.003
+_TRICKLE_MAX_BYTES = 64 << 10
 
 
 class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -167,10 +170,11 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
                     await self._wait_for_wake()
                     continue
                 records = await self._getmany(active_partitions=active, timeout=_HELD_POLL_S if held else _POLL_S)
+                fetched = sum(len(batch.raw) for batches in (records or {}).values() for batch in batches)
                 if self.flow_active:
                     for tp, batches in (records or {}).items():
                         self._hand_over(TP(tp.topic, tp.partition), batches)
-                await asyncio.sleep(0)
+                await asyncio.sleep(_TRICKLE_PAUSE_S if 0 < fetched < _TRICKLE_MAX_BYTES else 0)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
