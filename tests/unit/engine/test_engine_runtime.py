@@ -133,3 +133,45 @@ async def test_position_is_told_only_of_commits_that_were_made(monkeypatch: pyte
     monkeypatch.setattr(LaneConsumer.__mro__[1], "_commit", commit)
     assert await LaneConsumer._commit(consumer, {("trades", 0): 7}) is done
     assert consumer._group_positions == ({("trades", 0): 7} if done else {})
+
+
+@pytest.mark.parametrize("revoked_meanwhile", [True, False])
+async def test_assignment_that_a_newer_revocation_has_overtaken_takes_nothing_over(
+    monkeypatch: pytest.MonkeyPatch, revoked_meanwhile: bool
+) -> None:
+    """Faust seeks some time after the assignment; the next rebalance may have begun by then."""
+    taken: list[object] = []
+
+    class Recorder:
+        async def assign(self, assigned: Iterable[Any], standbys: Iterable[Any]) -> None:
+            taken.append(list(assigned))
+
+        async def revoke(self) -> bool:
+            return True
+
+    class App:
+        engine = Recorder()
+
+        class assignor:
+            assigned_standbys = staticmethod(list)
+
+    stock = LaneConsumer.__mro__[1]
+    consumer: Any = object.__new__(LaneConsumer)
+    consumer.app, consumer._feeders, consumer._committed_offset = App, {}, {}
+    consumer._revocations = consumer._answered = 0
+
+    async def nothing(self: Any, *_: Any) -> None: ...
+
+    async def seek(self: Any) -> None:
+        if revoked_meanwhile:
+            await LaneConsumer.on_partitions_revoked(consumer, set())
+
+    monkeypatch.setattr(stock, "on_partitions_assigned", nothing)
+    monkeypatch.setattr(stock, "on_partitions_revoked", nothing)
+    monkeypatch.setattr(stock, "perform_seek", seek)
+    monkeypatch.setattr(LaneConsumer, "_settle", nothing)
+    monkeypatch.setattr(LaneConsumer, "stop_flow", lambda self: None)
+    monkeypatch.setattr(LaneConsumer, "assignment", lambda self: set())
+    await LaneConsumer.on_partitions_assigned(consumer, set())
+    await LaneConsumer.perform_seek(consumer)
+    assert taken == ([] if revoked_meanwhile else [[]])
