@@ -8,7 +8,7 @@ record. What cannot be decoded becomes a dead letter and the lane goes on.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -48,6 +48,7 @@ class SourceLane:
         max_future_ms: how far event time may run ahead of the record's arrival.
         max_record_bytes: a larger value is rejected undecoded.
         queue_max_records: `full` from this many waiting records on.
+        until_room: awaited before each chunk; it returns when memory is there for what the chunk may change.
         native: whether batches may be, or have to be, decoded by the native library.
     """
 
@@ -64,6 +65,7 @@ class SourceLane:
         max_record_bytes: int,
         queue_max_records: int,
         native: Mode = "auto",
+        until_room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.topic, self.partition, self.taps = topic, partition, taps
         self.rejected: list[OutMessage] = []
@@ -85,6 +87,7 @@ class SourceLane:
         self._groups = _group_taps(taps)
         self._column_groups: list[ColumnGroup] | None = None  # made when the first batch comes
         self._native = native
+        self._until_room = until_room
         self._on_room: Callable[[], None] | None = None
         self.hot_keys = HotKeys(topic, partition, clock)
         self._partition_records = metrics.partition_records.labels(topic, str(partition))
@@ -136,6 +139,8 @@ class SourceLane:
                 self._queued_gauge.set(0)
                 await self._arrived.wait()
                 continue
+            if self._until_room is not None:
+                await self._until_room()
             batches = self._next_chunk()
             count = sum(batch.count for batch in batches)
             with self._batch_time.time():

@@ -126,6 +126,7 @@ class Engine:
         self._cache_budget = CacheBudget(settings.cache_max_entries)
         self._key_counts = KeyCounts()
         self._generation = 0
+        self._flushed = asyncio.Event()
         self._suspended = False  # between a revocation and the next assignment: nothing here may be written
 
     # --- declaring ---------------------------------------------------------------------------------------------------
@@ -367,6 +368,7 @@ class Engine:
             max_record_bytes=self.settings.max_record_bytes,
             queue_max_records=self.settings.batch_queue_max_records,
             native=self.settings.native,
+            until_room=self._until_room,
         )
         here = bounds[place]
         fallback = here.committed if here.committed is not None else here.begin
@@ -509,7 +511,10 @@ class Engine:
     async def flush(self) -> None:
         """One checkpoint of everything."""
         partitions = [live for table in self.tables.values() for live in table.live.values()]
-        await self._checkpointer.flush(partitions, self.lanes.values())
+        try:
+            await self._checkpointer.flush(partitions, self.lanes.values())
+        finally:
+            self._flushed.set()
 
     async def _flush_forever(self) -> None:
         """Checkpoint after every interval, or earlier when much has piled up."""
@@ -576,7 +581,18 @@ class Engine:
         lane = self.lanes.get((topic, partition))
         if lane is None or not lane.ready or lane.full or not self.lease.valid:
             return True
+        return self._overfull
+
+    @property
+    def _overfull(self) -> bool:
+        """Whether nothing more may be merged before a checkpoint is through."""
         return self._pending_bytes > _PENDING_FACTOR * self.settings.cache_max_bytes
+
+    async def _until_room(self) -> None:
+        """Return when more may be merged; what waits in the lanes would else outgrow any bound on changed state."""
+        while self._overfull:
+            self._flushed.clear()
+            await self._flushed.wait()
 
     @property
     def settled(self) -> bool:
