@@ -79,7 +79,6 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         self._feeders: dict[TP, AgentFeeder] = {}
         self._group_positions: dict[TP, int | None] = {}
         self._wake = asyncio.Event()
-        self._revocations = self._answered = 0
         self.app.engine.attach(self)
 
     def _new_consumer_thread(self) -> LaneConsumerThread:
@@ -113,8 +112,6 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
     async def perform_seek(self) -> None:
         """Called when a rebalance is over: agents go on where the group is, tables where they themselves are."""
         await super().perform_seek()
-        if self._answered != self._revocations:
-            return  # Faust calls this some time after an assignment, and the next rebalance has begun meanwhile
         self._group_positions = dict(self._committed_offset)
         standbys = self.app.assignor.assigned_standbys()
         await self.app.engine.assign(
@@ -240,14 +237,8 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     # --- rebalancing and stopping ----------------------------------------------------------------------------------
 
-    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Note which revocation this assignment answers."""
-        self._answered = self._revocations
-        await super().on_partitions_assigned(assigned, generation_id)
-
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Make durable and commit first; the stock code forgets what was acknowledged before it commits."""
-        self._revocations += 1
         self.stop_flow()
         await self._settle()
         await super().on_partitions_revoked(revoked)
