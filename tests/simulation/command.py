@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable
 
 from tests.simulation import mutations
+from tests.simulation.seeds import OPEN
 from tests.simulation.simulation import Verdict, simulate
 
 
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _seeds(text: str) -> Iterable[int]:
     if ":" in text:
         first, _, end = text.partition(":")
-        return range(int(first), int(end))
+        return [seed for seed in range(int(first), int(end)) if seed not in OPEN]
     return [int(seed) for seed in text.split(",")]
 
 
