@@ -1,7 +1,7 @@
 """Batches of records into columns of numpy arrays, by the native library.
 
-A decoder belongs to one lane: one thread at a time. Where the library is not sure of a record, the codec decodes it and
-its values are put into the columns; where the codec refuses it, too, the row is marked as bad.
+A decoder belongs to one lane: one thread at a time. Rows that the library is not sure of are named, and hold nothing: the
+caller asks the codec about them.
 """
 
 import ctypes
@@ -24,7 +24,6 @@ from streamapp.records.codec import Codec
 Array: TypeAlias = NDArray[Any]
 NO_KEY = NO_VALUE = (1 << 32) - 1
 _VALUE_TYPES = {"f": np.float64, "i": np.int64, "t": np.uint32, "b": np.bool_, "c": np.uint32}
-_INT64_MIN = -(1 << 63)
 
 
 @dataclass(slots=True)

@@ -61,14 +61,16 @@ class OnDemand(Sequence[Any]):
 
     Args:
         length: how many there are.
-        one: makes the one at an index.
         everything: makes all of them.
+        one: makes the one at an index, where that costs less than making all.
     """
 
-    def __init__(self, length: int, one: Callable[[int], Any], everything: Callable[[], Sequence[Any]]) -> None:
+    def __init__(
+        self, length: int, everything: Callable[[], Sequence[Any]], one: Callable[[int], Any] | None = None
+    ) -> None:
         self._length = length
-        self._one = one
         self._everything = everything
+        self._one = one
         self._made: Sequence[Any] | None = None
         self._single: dict[int, Any] = {}
 
@@ -85,7 +87,7 @@ class OnDemand(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         if self._made is not None:
             return self._made[index]
-        if isinstance(index, slice):
+        if self._one is None or isinstance(index, slice):
             return self.all()[index]
         if index not in self._single:
             if len(self._single) * 4 > self._length:

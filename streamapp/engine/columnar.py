@@ -22,8 +22,7 @@ from streamapp.errors import RecordError
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
 from streamapp.state.batch import KEY_TEXTS, TIMES
-
-_MAX_TIME_MS = 1 << 53  # as in state.definition: beyond it JSON numbers are no longer exact
+from streamapp.state.definition import MAX_TIME_MS
 
 
 class ColumnGroup:
@@ -58,7 +57,7 @@ class ColumnGroup:
             return None
         times, odd = self._times(found)
         rejected: list[tuple[KafkaRecord, RecordError]] = []
-        raws: Sequence[KafkaRecord] = OnDemand(len(found), lambda row: _parsed(batches)[row], lambda: _parsed(batches))
+        raws: Sequence[KafkaRecord] = OnDemand(len(found), lambda: _parsed(batches))
         if len(odd):
             keep = np.ones(len(found), np.bool_)
             try:
@@ -89,11 +88,11 @@ class ColumnGroup:
             if column.values.dtype == np.float64:
                 with np.errstate(all="ignore"):
                     scaled = np.rint(column.values * 1000)
-                    good = (scaled >= 0) & (scaled < _MAX_TIME_MS)
+                    good = (scaled >= 0) & (scaled < MAX_TIME_MS)
                     times = np.where(good, scaled, 0).astype(np.int64)
             else:
                 times = column.values.copy()
-                good = (times >= 0) & (times < _MAX_TIME_MS)
+                good = (times >= 0) & (times < MAX_TIME_MS)
             good &= ~column.nulls
         good &= (stamps >= 0) & (times <= stamps + self._judge.max_future_ms)
         if len(found.unsure):
@@ -153,7 +152,7 @@ class ColumnGroup:
             raws,
             ArrayList(found.offsets),
             keys,
-            OnDemand(count, one, everything),
+            OnDemand(count, everything, one),
             ArrayList(times),
             ArrayList(sequences),
             end,

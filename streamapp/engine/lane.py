@@ -77,8 +77,6 @@ class SourceLane:
         self._metrics = metrics
         self._clock = clock
         self._judge_one = Judge(max_future_ms=max_future_ms, max_record_bytes=max_record_bytes)
-        self._max_future_ms = max_future_ms
-        self._max_record_bytes = max_record_bytes
         self._queue_max_records = queue_max_records
         self._queue: deque[RecordBatch] = deque()
         self._queued = 0
@@ -219,7 +217,7 @@ class SourceLane:
     async def _process(self, chunk: Sequence[KafkaRecord], end: int) -> None:
         usable, values = chunk, [record.value for record in chunk]
         try:
-            fits = max(map(len, values)) <= self._max_record_bytes  # type: ignore[arg-type]
+            fits = max(map(len, values)) <= self._judge_one.max_record_bytes  # type: ignore[arg-type]
         except TypeError:  # a null value has no length
             fits = False
         if not fits:
@@ -271,7 +269,7 @@ class SourceLane:
         return Decoded(chunk, [record.offset for record in chunk], keys, records, times, _sequences(records), end)
 
     def _none_in_the_future(self, times: Sequence[int], chunk: Sequence[KafkaRecord]) -> bool:
-        bound = self._max_future_ms
+        bound = self._judge_one.max_future_ms
         # the earliest arrival, not the first: a clock set back must not make the answer depend on where a chunk begins
         earliest = min(map(_timestamp, chunk))
         if earliest < 0:

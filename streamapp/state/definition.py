@@ -13,7 +13,8 @@ from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 
 Window = Tumbling | Hopping | Session
-_MAX_TIME_MS = 1 << 53  # beyond it JSON numbers are no longer exact
+#: event times stay below; beyond it JSON numbers are no longer exact
+MAX_TIME_MS = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def event_time_ms(value: object) -> int:
     if type(value) is int:
         time_ms = value
     elif isinstance(value, float):
-        if not abs(value) < _MAX_TIME_MS / 1000:
+        if not abs(value) < MAX_TIME_MS / 1000:
             raise RecordError("bad_event_time", f"expected seconds since the epoch, got {value!r}")
         time_ms = round(value * 1000)
     elif isinstance(value, str):
@@ -120,7 +121,7 @@ def event_time_ms(value: object) -> int:
         time_ms = _datetime_ms(value)
     else:
         raise RecordError("bad_event_time", f"expected ms, seconds or ISO 8601 text, got {type(value).__name__}")
-    if not 0 <= time_ms < _MAX_TIME_MS:
+    if not 0 <= time_ms < MAX_TIME_MS:
         raise RecordError("bad_event_time", f"expected 0 <= ms < 2**53, got {time_ms}")
     return time_ms
 

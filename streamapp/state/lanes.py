@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from streamapp.state.batch import KEY_TEXTS, TIMES, Applied, Batch, LateRecord
+from streamapp.state.definition import MAX_TIME_MS
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 
@@ -23,7 +24,6 @@ _OWN = ("__key", "__time", "__sequence", "__offset")
 _OWN_RESULTS = (pl.col("__time").max().alias("__newest"), pl.col("__offset").max().alias("__last"))
 _NO_WINDOW = (0,)
 _FEW_RECORDS = 64
-_MAX_TIME_MS = 1 << 53
 
 
 def merge_records(
@@ -113,7 +113,7 @@ def _merge_new_records(state: "PartitionState", batch: Batch, positions: Sequenc
     assert not isinstance(window, Session)
     add, entry_of, touch = aggregate.add, state.entry, state.touch
     offsets, keys, records, times, sequences = batch.offsets, batch.keys, batch.records, batch.times, batch.sequences
-    origins, pane_ms = state.origins, window.pane_ms if window is not None else _MAX_TIME_MS
+    origins, pane_ms = state.origins, window.pane_ms if window is not None else MAX_TIME_MS
     stream_time = state.stream_times[origin]
     greatest = max(stream_time, max(times))
     span = window.size_ms + window.grace_ms if window is not None else 0
