@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -324,6 +325,23 @@ class StreamApp(faust.App):  # type: ignore[misc]
             # what nobody foresaw tells where it came from; our own errors say all in their text
             log.critical("stopping: %s", problem, exc_info=None if isinstance(problem, StreamAppError) else problem)
             self._failing = asyncio.ensure_future(self.crash(problem))
+            if isinstance(self.beacon.root and self.beacon.root.data, faust.Worker):
+                self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        """Nothing is lost by an end at any moment, but a worker that hangs holds partitions and looks alive."""
+
+        def end() -> None:
+            log.critical(
+                "still not stopped %d s after the failure: ending the process, nothing is lost by it",
+                self.settings.stop_timeout_ms / 1000,
+            )
+            logging.shutdown()
+            os._exit(1)
+
+        timer = threading.Timer(self.settings.stop_timeout_ms / 1000, end)
+        timer.daemon = True  # it must not hold up an end that comes by itself
+        timer.start()
 
     def _agent_topics(self) -> dict[str, int]:
         """The topics of the agents, with the partitions that they were declared with."""

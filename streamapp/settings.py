@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     )
     idle_timeout_ms: int = Field(0, ge=0, description="an idle partition closes its windows after this; 0: never")
     flush_timeout_ms: int = Field(60_000, gt=0, description="bound on one checkpoint; past it the worker stops")
+    stop_timeout_ms: int = Field(
+        60_000, gt=0, description="a worker that failed, and has not stopped by then, ends its process at once"
+    )
     restore_timeout_ms: int = Field(600_000, gt=0, description="bound on restoring one partition without any progress")
 
     # reads

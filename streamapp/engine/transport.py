@@ -15,26 +15,23 @@ fails with the name of what changed when the pinned version does.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import aiokafka
+from aiokafka.errors import ConsumerStoppedError
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streamapp.engine.acks import AckTracker
+from streamapp.engine.consumer_thread import LaneConsumerThread
 from streamapp.engine.feeder import AgentFeeder
-from streamapp.engine.fetching import hand_out_batches
-from streamapp.engine.membership import MemberCoordinator
-from streamapp.errors import FencedError
 from streamapp.kafka.record_batch import RecordBatch
 
 if TYPE_CHECKING:
     from streamapp.app import StreamApp
 
-#: how long one fetch waits for records; an idle partition's freshness is at most this old
-FETCH_WAIT_MS = 250
 #: how long the loop waits for records while some partitions are held, so that these are looked at again
 _HELD_POLL_S = 0.05
 _POLL_S = 0.5
@@ -42,30 +39,7 @@ _POLL_S = 0.5
 _TRICKLE_PAUSE_S = 0.003
 _TRICKLE_MAX_BYTES = 64 << 10
 
-
-class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """The consumer's thread, with a shorter fetch."""
-
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        # Faust fixes fetch_max_wait_ms at 1500; the fetcher reads this attribute when the consumer starts
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        hand_out_batches(consumer)
-        # Faust reads its own setting when the app is made, before there is a directory that could remember an identity
-        consumer._group_instance_id = self.consumer.app.instance_id or None
-        return consumer
-
-    async def on_start(self) -> None:
-        """Start, and watch over the membership."""
-        await super().on_start()
-        coordinator = self._consumer._coordinator if self._consumer is not None else None
-        if isinstance(coordinator, MemberCoordinator):
-            app = self.consumer.app
-
-            def fenced(problem: FencedError) -> None:
-                app.loop.call_soon_threadsafe(app.fail, problem)
-
-            coordinator.watch(app.engine.lease, app.clock, fenced)
+log = logging.getLogger(__name__)
 
 
 class LaneConsumer(driver.Consumer):  # type: ignore[misc]
@@ -131,7 +105,11 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Faust notes a commit as done even where a rebalance refused it; a checkpoint must not tell of such a position
-        done: bool = await super()._commit(offsets)
+        try:
+            done: bool = await super()._commit(offsets)
+        except ConsumerStoppedError:
+            log.warning("the consumer ended before it committed: what is not committed is read again")
+            return False
         if done:
             self._group_positions.update(offsets)
         return done

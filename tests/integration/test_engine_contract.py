@@ -26,6 +26,7 @@ from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import Message
 from faust.web.drivers.aiohttp import Web
+from mode.threads import MethodQueue, QueueServiceThread, ServiceThread
 from mode.utils.queues import ThrowableQueue
 
 #: methods that the engine replaces, wraps, or relies on step by step, with a digest of their source
@@ -61,6 +62,11 @@ SOURCES = [
     (ConductorCompiler, "build", "837cf521368c1ee4"),
     (ThrowableQueue, "get", "57490d393d4147ff"),
     (ThrowableQueue, "clear", "d18f09e451acf62e"),
+    (MethodQueue, "call", "57bd4157ba4e349f"),
+    (QueueServiceThread, "call_thread", "479edda75b54734b"),
+    (ServiceThread, "_serve", "67809eae09573ac7"),
+    (ServiceThread, "_stopped_set", "af9b1ff7781223c2"),
+    (ServiceThread, "set_shutdown", "ada84bf0cade97be"),
     (App, "_on_partitions_revoked", "d5c895bbe57dc73a"),
     (App, "_on_partitions_assigned", "de932b7927db85b3"),
     (GroupCoordinator, "_send_req", "fa4b12e914ce9fcf"),
@@ -109,6 +115,7 @@ ATTRIBUTES = [
     (GroupCoordinator.__init__, "generation"),
     (GroupCoordinator.__init__, "member_id"),
     (OffsetCommitRequest.__init__, "_topics"),
+    (ServiceThread.__init__, "_shutdown"),
     (PartitionAssignor.__init__, "_assignment"),
     (PartitionAssignor.__init__, "_topic_groups"),
     (PartitionAssignor.__init__, "_active_tps"),

@@ -1,0 +1,89 @@
+"""The thread in which aiokafka's consumer runs, and the calls into it.
+
+This module touches private members of Faust, mode and aiokafka. Each use says why; tests/integration/
+test_engine_contract.py fails with the name of what changed when the pinned version does.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import aiokafka
+from aiokafka.errors import ConsumerStoppedError
+from faust.transport.drivers import aiokafka as driver
+from mode.threads import QueueServiceThread
+
+from streamapp.engine.fetching import hand_out_batches
+from streamapp.engine.membership import MemberCoordinator
+from streamapp.errors import FencedError
+
+if TYPE_CHECKING:
+    import asyncio
+
+#: how long one fetch waits for records; an idle partition's freshness is at most this old
+FETCH_WAIT_MS = 250
+
+
+class CallableThread(QueueServiceThread):  # type: ignore[misc]
+    """A thread whose callers are told when it has ended."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._calls: set[asyncio.Future[Any]] = set()
+
+    async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        """Run a method in the thread and wait for it.
+
+        A crash ends the thread before the services that call it: the stock method would wait for ever for what is
+        queued behind its end, and a worker with a full disk would neither work nor stop.
+
+        Raises:
+            ConsumerStoppedError: the thread ended first.
+        """
+        if self._shutdown.is_set():  # the event that the thread sets when it has ended
+            raise ConsumerStoppedError
+        promise = self.parent_loop.create_future()
+        self._calls.add(promise)
+        promise.add_done_callback(self._calls.discard)
+        await self.method_queue.call(promise, fun, *args, **kwargs)
+        return await promise
+
+    def set_shutdown(self) -> None:
+        """The thread has ended: so does everything that waits for it."""
+        super().set_shutdown()
+        self.parent_loop.call_soon_threadsafe(self._end_calls)
+
+    def _stopped_set(self) -> None:
+        # the stock method raises where the thread ended by itself and its loop is closed
+        with contextlib.suppress(RuntimeError):
+            super()._stopped_set()
+
+    def _end_calls(self) -> None:
+        for promise in list(self._calls):
+            if not promise.done():
+                promise.set_exception(ConsumerStoppedError())
+
+
+class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """The consumer's thread, with a shorter fetch."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust fixes fetch_max_wait_ms at 1500; the fetcher reads this attribute when the consumer starts
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        hand_out_batches(consumer)
+        # Faust reads its own setting when the app is made, before there is a directory that could remember an identity
+        consumer._group_instance_id = self.consumer.app.instance_id or None
+        return consumer
+
+    async def on_start(self) -> None:
+        """Start, and watch over the membership."""
+        await super().on_start()
+        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        if isinstance(coordinator, MemberCoordinator):
+            app = self.consumer.app
+
+            def fenced(problem: FencedError) -> None:
+                app.loop.call_soon_threadsafe(app.fail, problem)
+
+            coordinator.watch(app.engine.lease, app.clock, fenced)
