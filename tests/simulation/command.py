@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--records", type=int, help="with --seed: over so many records instead of what it draws")
     parser.add_argument("--shrink", action="store_true", help="with --seed: the fewest records that still fail")
     parser.add_argument("--trace", action="store_true", help="with --seed: print everything that happens")
-    parser.add_argument("--seeds", default="0:1000", help="first:end, or a list with commas")
+    parser.add_argument("--seeds", default="0:1000", help="first:end, single ones, or both with commas between")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit-s", type=float, default=3600, help="stop after so long")
     parser.add_argument("--mutation", choices=mutations.MUTATIONS, help="break this rule first; it should be found")
@@ -83,22 +83,24 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.seed is not None:
         return _again(chosen)
     began = time.monotonic()
+    seeds = _seeds(chosen.seeds)
     count, failed = run_seeds(
-        _seeds(chosen.seeds),
+        seeds,
         jobs=chosen.jobs,
         limit_s=chosen.limit_s,
         stop_after=chosen.stop_after,
         mutation=chosen.mutation,
     )
-    print(f"{count} seeds in {time.monotonic() - began:.1f} s, {len(failed)} failed")
+    print(f"{count} of {len(seeds)} seeds in {time.monotonic() - began:.1f} s, {len(failed)} failed")
     return 1 if failed else 0
 
 
-def _seeds(text: str) -> Iterable[int]:
-    if ":" in text:
-        first, _, end = text.partition(":")
-        return [seed for seed in range(int(first), int(end)) if seed not in OPEN]
-    return [int(seed) for seed in text.split(",")]
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, colon, end = part.partition(":")
+        seeds += [seed for seed in range(int(first), int(end)) if seed not in OPEN] if colon else [int(first)]
+    return seeds
 
 
 def _again(chosen: argparse.Namespace) -> int:
