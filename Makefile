@@ -63,4 +63,6 @@ $(BIN)/python:
 $(VENV)/.installed-local $(VENV)/.installed-dev: $(VENV)/.installed-%: requirements/%.txt pyproject.toml hatch_build.py native/Cargo.toml $(wildcard native/src/*.rs) | $(BIN)/python
 	$(PIP) install --quiet --require-hashes -r requirements/$*.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@# pip compiles what it installs, but nothing that is editable: the first start would
+	$(BIN)/python -m compileall -q streamapp
 	@touch $@

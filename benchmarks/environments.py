@@ -47,7 +47,7 @@ def python_of(engine: str, folder: Path) -> str:
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if uv is not None:
         _run([uv, "venv", "--quiet", "--python", sys.executable, str(home)])
-        _run([uv, "pip", "install", "--quiet", "--python", str(python), *requirements])
+        _run([uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *requirements])
     else:
         _run([sys.executable, "-m", "venv", str(home)])
         _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
