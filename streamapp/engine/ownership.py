@@ -178,6 +178,9 @@ class Ownership:
             # claimed by a worker that did not know yet that it was replaced: only one of both has a lease, and it is here
             live.epoch = next_epoch(highest)
             messages.append(self._claim_of(live))
+        elif any(record.key == EPOCH_KEY for record in records):
+            # a claim of before that landed late: compaction would keep it in the place of this worker's
+            messages.append(self._claim_of(live))
         changes = WriteSet()
         header = ((EPOCH_HEADER, live.epoch),)
         for key in sorted(doubted):

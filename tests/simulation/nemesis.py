@@ -18,9 +18,6 @@ class Nemesis:
         self.gone: set[Worker] = set()
         self._calm = False
         self._latency_s = run.network.latency_s
-        # what a replaced owner wrote over can be said again for as long as compaction has not taken it
-        stale = bool(self.faults) and (run.network.lands_late or bool({"sleep", "cut"} & set(self.faults)))
-        self._lag_ms = 60_000 if stale else 0
 
     @property
     def over(self) -> bool:
@@ -130,7 +127,7 @@ class Nemesis:
 
     def _compact(self, worker: Worker) -> None:
         for _ in range(self.world.random.randint(1, 4)):
-            self.run.cluster.compact_something(self._lag_ms)
+            self.run.cluster.compact_something()
 
     def _full(self, worker: Worker) -> None:
         worker.disk.full = True

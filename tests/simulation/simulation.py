@@ -167,10 +167,9 @@ class Run:
                 worker.process.kill()
             if self.world.chance(0.8):
                 worker.disk.lose_all()
-        for place, log in self.cluster.logs.items():
+        for place in self.cluster.logs:
             if place[0] in self.cluster.compacted and self.world.chance(0.7):
-                log.compact(log.end - 1, drop_tombstones=True)
-                log.compact(log.end - 1, drop_tombstones=True)
+                self.cluster.compact_all(place)
         for worker in self.workers[1:]:
             self.nemesis.gone.add(worker)
 
