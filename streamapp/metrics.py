@@ -99,6 +99,18 @@ class Metrics:
         )
         self.subscribers = Gauge("streamapp_subscribers", "open event streams", registry=registry)
         self.conflated = Counter("streamapp_conflated_changes", "changes replaced by a newer one", registry=registry)
+        self.operation_calls = Counter(
+            "streamapp_operation_calls",
+            "operations called by agents, by the name of their token",
+            ["operation", "caller", "outcome"],
+            registry=registry,
+        )
+        self.operation_seconds = Histogram(
+            "streamapp_operation_seconds", "time of an operation", ["operation"], buckets=_LATENCY_S, registry=registry
+        )
+        self.mcp_subscriptions = Gauge(
+            "streamapp_mcp_subscriptions", "resources followed by MCP clients", registry=registry
+        )
         self.forwarded = Counter("streamapp_forwarded_reads", "reads sent to the owner", ["outcome"], registry=registry)
 
         # feeds, as the bridge and the worker see them

@@ -156,6 +156,18 @@ class Settings(BaseSettings):
     web_allowed_hosts: str = Field("", description="Host names to accept beside loopback's own, comma separated")
     feed_timeout_ms: int = Field(15_000, gt=0, description="a feed without a heartbeat for this long is disconnected")
 
+    # agents
+    wait_max_ms: int = Field(120_000, ge=0, description="longest time that one `wait_for` waits")
+    waits_max: int = Field(200, gt=0, description="calls of `wait_for` that a worker serves at once")
+    token_counter: str = Field(
+        "estimate", description="counts summaries' tokens: `estimate`, `tiktoken`, or `module:function`"
+    )
+    mcp_sessions_max: int = Field(1_000, gt=0, description="open sessions of MCP clients of the 2025 revisions")
+    mcp_session_idle_ms: int = Field(600_000, gt=0, description="such a session without a request for this long ends")
+    mcp_subscribers_max: int = Field(200, gt=0, description="MCP clients that follow resources, per worker")
+    mcp_subscriptions_max: int = Field(50, gt=0, description="resources that one of them may follow")
+    mcp_notify_ms: int = Field(1_000, gt=0, description="a subscriber hears of one resource at most this often")
+
     # the built-in application
     grace_ms: int = Field(10_000, ge=0, description="how late an event may be, of the built-in tables")
     retention_1m_ms: int = Field(86_400_000, gt=0, description="how long the 1-minute tables keep a window")

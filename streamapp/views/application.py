@@ -12,8 +12,10 @@ from streamapp.views.auth import Authenticator
 from streamapp.views.binding import HostCheck
 from streamapp.views.dashboard import DashboardViews
 from streamapp.views.guard import Guard, Route
+from streamapp.views.mcp import McpView, lazily
 from streamapp.views.metrics_view import MetricsView
 from streamapp.views.openapi import OpenApiView
+from streamapp.views.operations import LazyOperations, OperationViews
 from streamapp.views.point_reads import Handler, PointReads
 from streamapp.views.rest import KEY_TEMPLATE, RestViews
 from streamapp.views.sse import StreamViews
@@ -64,7 +66,7 @@ def attach(
     *,
     health: HealthSource | None = None,
 ) -> list[Route]:
-    """Add every route of the contract (all but `/mcp`) to an application that has not started.
+    """Add every route of the contract to an application that has not started.
 
     Handlers are wrapped one by one; the only middleware answers for paths that nobody routes. Attach before others add a
     route for `/`: the first one wins. Listening is the caller's business, and `binding.check_bind` comes before it.
@@ -84,6 +86,8 @@ def attach(
     guard = Guard(settings, metrics, authenticator, HostCheck(settings))
     status = StatusViews(queries, clock, health)
     streams = StreamViews(queries, settings, metrics, status)
+    operations = LazyOperations(queries, settings, metrics, clock)
+    mcp = McpView(lazily("streamapp.mcp_server.server", "local_server", operations.now, settings, metrics), settings)
     routes = [
         *RestViews(queries, settings).routes(),
         *streams.routes(),
@@ -91,15 +95,18 @@ def attach(
         *MetricsView(metrics).routes(),
         *OpenApiView(queries, settings).routes(),
         *DashboardViews(settings, authenticator).routes(),
+        *OperationViews(operations, settings).routes(),
+        *mcp.routes(),
     ]
     application[POINT_READS] = PointReads(queries, guard, metrics, KEY_TEMPLATE)
     for route in routes:
         if route.method == "GET":
             application.router.add_get(route.path, guard.wrap(route))
         else:
-            application.router.add_post(route.path, guard.wrap(route))
+            application.router.add_route(route.method, route.path, guard.wrap(route))
     application.middlewares.append(guard.unmatched())
     application.on_shutdown.append(streams.close)
+    application.on_shutdown.append(mcp.close)
     return routes
 
 

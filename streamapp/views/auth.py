@@ -33,6 +33,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PEERS_MAX = 4_096
 _GUESSED = web.RequestKey("guessed", bool)
+#: on a request that was let in: the name of its token
+CALLER = web.RequestKey("caller", str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Authenticator:
             raise UnauthorizedError("the token is not known here; `streamapp token` makes one and its settings entry")
         if not token.allows(scope):
             raise ForbiddenError(f"the token {token.name!r} lacks the scope {scope!r}; it has {sorted(token.scopes)}")
+        request[CALLER] = token.name
 
     def _from_peer(self, request: web.Request) -> bool:
         """Whether another worker with the same settings forwards somebody's read, whom it has admitted itself."""

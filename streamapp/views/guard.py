@@ -32,7 +32,7 @@ class Route:
     """One route of the HTTP interface.
 
     Attributes:
-        method: `GET` (which brings `HEAD` along) or `POST`.
+        method: `GET` (which brings `HEAD` along), `POST` or `DELETE`.
         path: aiohttp's pattern.
         handler: answers, or raises a QueryError.
         scope: what a token must open; None for what is open to everybody.
@@ -40,7 +40,7 @@ class Route:
         name: the path as metrics and the OpenAPI document show it, where the pattern has a regular expression in it.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     handler: Handler
     scope: Scope | None

@@ -222,6 +222,49 @@ def _paths(tables: Sequence[TableInfo], limit_max: int) -> Schema:
                 media="text/event-stream",
             )
         },
+        "/v1/operations": {
+            "get": _operation(
+                "operations",
+                "What agents may call, with schemas of arguments and answers",
+                closed({"operations": array_of({"type": "object"})}),
+            )
+        },
+        "/v1/operations/{name}": {
+            "parameters": [_path("name", _TEXT, "a name from /v1/operations")],
+            "post": _operation(
+                "callOperation",
+                "Call one operation; /v1/operations has the schemas",
+                {"type": "object"},
+                refusals=(404, 409, 503),
+                body={"type": "object"},
+            ),
+        },
+        "/v1/context": {
+            "get": _operation(
+                "context",
+                "A summary of the tables within a budget of tokens",
+                {"type": "object"},
+                parameters=[
+                    _query("tables", _TEXT, "comma separated; default: all"),
+                    _query("keys", _TEXT, "comma separated; default: all"),
+                    _query("budget_tokens", {"type": "integer", "minimum": 100}, "most tokens of the summary"),
+                    _query("style", {"enum": ["text", "json"], "default": "text"}, "how the summary is written"),
+                    _query("cursor", _TEXT, "of an earlier summary: only what has changed since"),
+                    staleness,
+                ],
+                refusals=(404, 409, 503),
+            )
+        },
+        "/mcp": {
+            method: _operation(
+                f"mcp{method.capitalize()}",
+                "The Model Context Protocol, streamable HTTP",
+                {"type": "object"},
+                media="*/*",
+                refusals=(404, 405),
+            )
+            for method in ("get", "post", "delete")
+        },
         "/v1/status": {"get": _operation("status", "This worker and its feeds", ref("Status"))},
         "/health/live": {"get": _operation("live", "Whether the process answers", health, scope=None)},
         "/health/ready": {

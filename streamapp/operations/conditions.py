@@ -1,0 +1,99 @@
+"""Conditions such as `close > 70000 and count >= 10` on the fields of one value."""
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streamapp.errors import BadParameterError
+from streamapp.queries.model import FieldInfo
+
+CONDITION_MAX_CHARS = 300
+_TERMS_MAX = 8
+_TERM = re.compile(
+    r"\s*(?P<field>[A-Za-z_][A-Za-z0-9_]*)\s*(?P<sign>>=|<=|==|!=|>|<|=)\s*"
+    r"(?P<value>-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?|true|false|null|'[^']{0,64}'|\"[^\"]{0,64}\"|[A-Za-z_]+)\s*",
+    re.ASCII,
+)
+_AND = re.compile(r"\s+and\s+|\s*&&\s*", re.IGNORECASE)
+_SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_WORDS: Mapping[str, Any] = {"true": True, "false": False, "null": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One comparison of a field with a constant."""
+
+    field: str
+    sign: str
+    value: float | str | bool | None
+
+    def holds(self, value: Mapping[str, Any]) -> bool:
+        """Whether it is true; comparisons of order with null or with another type are false."""
+        have = value.get(self.field)
+        if self.sign in ("=", "==", "!="):
+            return _SIGNS[self.sign](have, self.value)
+        number = isinstance(have, (int, float)) and not isinstance(have, bool)
+        return number and _SIGNS[self.sign](have, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Comparisons that all have to hold."""
+
+    text: str
+    terms: tuple[Term, ...]
+
+    def holds(self, value: Mapping[str, Any]) -> bool:
+        """Whether every term is true of a value's fields."""
+        return all(term.holds(value) for term in self.terms)
+
+
+def parse(text: str, fields: Sequence[FieldInfo]) -> Condition:
+    """A condition on these fields.
+
+    Args:
+        text: comparisons of a field with a number, a word, `true`, `false` or `null`, joined by `and`.
+        fields: what may be compared.
+
+    Raises:
+        BadParameterError: it cannot be read, or names a field that is not there; the message lists what is.
+    """
+    known = {field.name: field for field in fields}
+    terms = []
+    for part in _AND.split(text.strip()):
+        found = _TERM.fullmatch(part)
+        if found is None:
+            raise BadParameterError(
+                "condition",
+                f"cannot read {part[:80]!r}; write comparisons joined by `and`, such as"
+                f" `{next(iter(known), 'close')} > 70000`",
+            )
+        name, sign, raw = found["field"], found["sign"], found["value"]
+        if name not in known:
+            raise BadParameterError("condition", f"the table has no field {name[:80]!r}; it has {', '.join(known)}")
+        value = _constant(raw)
+        if sign not in ("=", "==", "!=") and not isinstance(value, float):
+            raise BadParameterError("condition", f"{sign} compares numbers, got {raw[:80]}")
+        terms.append(Term(name, sign, value))
+    if len(terms) > _TERMS_MAX:
+        raise BadParameterError("condition", f"at most {_TERMS_MAX} comparisons, got {len(terms)}")
+    return Condition(text.strip(), tuple(terms))
+
+
+def _constant(raw: str) -> float | str | bool | None:
+    if raw in _WORDS:
+        constant: bool | None = _WORDS[raw]
+        return constant
+    if raw[0] in "'\"":
+        return raw[1:-1]
+    return raw if raw[0].isalpha() or raw[0] == "_" else float(raw)

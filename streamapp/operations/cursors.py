@@ -1,0 +1,84 @@
+"""What a reader has been told: so that the next summary tells only what has changed."""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgspec
+
+from streamapp.errors import BadParameterError
+from streamapp.queries.model import Reading
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+#: a reader with a cursor of another worker is told again what arrived this long before it
+REPEAT_MS = 60_000
+
+Place = tuple[str, str]  # table, key
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One value as it was told: a digest of it, its main number, and the gaps of its feed."""
+
+    digest: bytes
+    level: float | None
+    gaps: int
+
+
+class CursorBook:
+    """Remembers what the latest summaries told, for a bounded number of them; the oldest are forgotten first.
+
+    Args:
+        cursors_max: summaries remembered.
+        values_max: values remembered in all; about 200 bytes each.
+    """
+
+    def __init__(self, cursors_max: int = 64, values_max: int = 100_000) -> None:
+        self._cursors_max = cursors_max
+        self._values_max = values_max
+        self._books: OrderedDict[str, Mapping[Place, Told]] = OrderedDict()
+        self._values = 0
+        self._numbers = itertools.count(1)
+
+    def keep(self, as_of: int, told: Mapping[Place, Told]) -> str:
+        """Remember what was told; the cursor for it."""
+        cursor = f"{_base36(as_of)}.{_base36(next(self._numbers))}"
+        self._books[cursor] = told
+        self._values += len(told)
+        while len(self._books) > self._cursors_max or (self._values > self._values_max and len(self._books) > 1):
+            _, forgotten = self._books.popitem(last=False)
+            self._values -= len(forgotten)
+        return cursor
+
+    def find(self, cursor: str) -> tuple[int, Mapping[Place, Told] | None]:
+        """When the cursor was given, and what was told then; None where that is not known here (any more).
+
+        Raises:
+            BadParameterError: it is no cursor.
+        """
+        time, dot, number = cursor.partition(".")
+        try:
+            as_of = int(time, 36)
+            int(number, 36)
+        except ValueError:
+            dot = ""
+        if not dot or len(cursor) > 40:
+            raise BadParameterError("cursor", "the cursor is none of this call's; leave it out to be told everything")
+        return as_of, self._books.get(cursor)
+
+
+def told_of(reading: Reading, level: float | None) -> Told:
+    """What is to be remembered of a value."""
+    feed = reading.freshness.feed
+    digest = blake2b(msgspec.json.encode(dict(reading.value)), digest_size=8).digest()
+    return Told(digest, level, feed.gaps if feed is not None else 0)
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return digits or "0"

@@ -1,0 +1,183 @@
+"""Operations that say what there is: tables, keys, feeds."""
+
+import difflib
+from collections.abc import Iterator
+
+from streamapp.errors import BadParameterError, QueryError
+from streamapp.operations.answers import (
+    ExampleCall,
+    Feed,
+    FeedHealth,
+    FieldInfo,
+    FoundKey,
+    FoundKeys,
+    TableDescription,
+    TableEntry,
+    TableList,
+    TableWindow,
+)
+from streamapp.operations.arguments import DescribeTable, FindKeys, GetFeedHealth, ListTables
+from streamapp.operations.source import Source
+from streamapp.operations.untrusted import shown_key
+from streamapp.queries.model import FeedInfo, TableInfo
+
+_EXAMPLES = 3
+_SCAN_MAX = 20_000
+_SYMBOLS_MAX = 20
+_STATES = ("connected", "disconnected", "gap", "recovered", "error")
+
+
+async def list_tables(source: Source, _arguments: ListTables) -> TableList:
+    """Every table, in order of declaration."""
+    tables = [
+        TableEntry(
+            name=info.name,
+            kind=info.kind,
+            description=info.description,
+            fields=[field.name for field in info.fields],
+            key_form=info.key_form,
+            size_ms=info.size_ms,
+        )
+        for info in source.queries.tables()
+    ]
+    return TableList(tables=tables, freshness=source.freshness())
+
+
+async def describe_table(source: Source, arguments: DescribeTable) -> TableDescription:
+    """One table: fields with units, windows, the form of its keys, a call to start with."""
+    info = source.queries.table(arguments.table)
+    try:
+        page = await source.queries.keys(info.name, limit=_EXAMPLES)
+        keys, absent = [shown_key(key) for key in page.items], page.missing_partitions
+    except QueryError:
+        keys, absent = [], ()  # being restored: the description stands without examples
+    return TableDescription(
+        name=info.name,
+        kind=info.kind,
+        description=info.description,
+        key_form=info.key_form,
+        window=_window(info),
+        fields=[
+            FieldInfo(
+                name=field.name,
+                type=field.type,
+                unit=field.unit,
+                nullable=field.nullable,
+                description=field.description,
+            )
+            for field in info.fields
+        ],
+        partitions=info.partitions,
+        example_keys=keys,
+        example=ExampleCall(
+            tool="get_current", arguments={"table": info.name, "keys": keys[:1] or ["a key from find_keys"]}
+        ),
+        freshness=source.freshness(missing_partitions=absent),
+    )
+
+
+def _window(info: TableInfo) -> TableWindow | None:
+    if info.kind == "latest":
+        return None
+    return TableWindow(
+        size_ms=info.size_ms,
+        step_ms=info.step_ms,
+        gap_ms=info.gap_ms,
+        grace_ms=info.grace_ms,
+        retention_ms=info.retention_ms,
+    )
+
+
+async def find_keys(source: Source, arguments: FindKeys) -> FoundKeys:
+    """Keys that hold the query, the closest first; where none does, those that look like it."""
+    names = (
+        [info.name for info in source.queries.tables()]
+        if arguments.table is None
+        else [source.queries.table(arguments.table).name]
+    )
+    holders: dict[str, list[str]] = {}
+    absent: set[int] = set()
+    truncated = False
+    for name in names:
+        cursor = None
+        read = 0
+        while True:
+            page = await source.queries.keys(name, limit=source.settings.page_limit_max, cursor=cursor)
+            absent.update(page.missing_partitions)
+            for key in page.items:
+                holders.setdefault(key, []).append(name)
+            read += len(page.items)
+            cursor = page.cursor
+            if cursor is None:
+                break
+            if read >= _SCAN_MAX:
+                truncated = True
+                break
+    ranked = _ranked(arguments.query.strip().lower(), holders)
+    found = [key for _, key in zip(range(arguments.limit + 1), ranked, strict=False)]
+    return FoundKeys(
+        query=arguments.query,
+        keys=[FoundKey(key=shown_key(key), tables=holders[key]) for key in found[: arguments.limit]],
+        truncated=truncated or len(found) > arguments.limit,
+        freshness=source.freshness(missing_partitions=sorted(absent)),
+    )
+
+
+def _ranked(query: str, keys: dict[str, list[str]]) -> Iterator[str]:
+    """The whole key or its last part first, then its beginning, then anywhere; ties in order of the keys."""
+    if not query:
+        yield from sorted(keys)
+        return
+    groups: tuple[list[str], ...] = ([], [], [])
+    for key in sorted(keys):
+        lowered = key.lower()
+        symbol = lowered.rpartition(":")[2]
+        if query in (lowered, symbol):
+            groups[0].append(key)
+        elif lowered.startswith(query) or symbol.startswith(query):
+            groups[1].append(key)
+        elif query in lowered:
+            groups[2].append(key)
+    if any(groups):
+        for group in groups:
+            yield from group
+        return
+    by_lowered: dict[str, str] = {}
+    for key in sorted(keys):
+        by_lowered.setdefault(key.lower(), key)
+        by_lowered.setdefault(key.lower().rpartition(":")[2], key)
+    alike = difflib.get_close_matches(query, by_lowered, 10, 0.5)
+    yield from dict.fromkeys(by_lowered[one] for one in alike)
+
+
+async def get_feed_health(source: Source, arguments: GetFeedHealth) -> FeedHealth:
+    """Every feed, or one venue's: whether it is live, and its gaps."""
+    feeds = list(source.queries.feeds())
+    if arguments.venue is not None:
+        known = [feed.venue for feed in feeds]
+        feeds = [feed for feed in feeds if feed.venue == arguments.venue]
+        if not feeds:
+            raise BadParameterError(
+                "venue",
+                f"no feed is known of venue {arguments.venue[:100]!r}; known are:"
+                f" {', '.join(map(shown_key, known[:_SYMBOLS_MAX])) or 'none'}",
+            )
+    now = source.clock.now_ms()
+    return FeedHealth(feeds=[_feed(feed, now) for feed in feeds], freshness=source.freshness())
+
+
+def _feed(info: FeedInfo, now_ms: int) -> Feed:
+    # the feed's own `detail` is free text from outside, so it is left out
+    gaps = sorted(info.symbols.items(), key=lambda pair: (-pair[1], pair[0]))[:_SYMBOLS_MAX]
+    state = next((known for known in _STATES if known == info.state), "unknown")
+    return Feed.model_validate(
+        {
+            "venue": shown_key(info.venue),
+            "connected": info.connected,
+            "state": state,
+            "last_heartbeat": info.last_heartbeat,
+            "silent_ms": None if info.last_heartbeat is None else max(0, now_ms - info.last_heartbeat),
+            "gaps": info.gaps,
+            "symbols_with_gaps": {shown_key(symbol): count for symbol, count in gaps},
+        }
+    )

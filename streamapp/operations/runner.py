@@ -1,0 +1,167 @@
+"""Runs operations: arguments checked, gated until the tables are restored, bounded, counted per caller."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+from pydantic import ValidationError
+
+from streamapp.clock import Clock
+from streamapp.errors import BadParameterError, QueryError, RateLimitedError, RestoringError
+from streamapp.metrics import Metrics
+from streamapp.operations import describing, reading, waiting
+from streamapp.operations.answers import Answer
+from streamapp.operations.catalogue import BY_NAME, OPERATIONS
+from streamapp.operations.cursors import CursorBook
+from streamapp.operations.failures import bad_arguments
+from streamapp.operations.source import Source
+from streamapp.operations.summary import summarize_state
+from streamapp.operations.tokens import TokenCounter, load_counter
+from streamapp.queries.model import Queries
+from streamapp.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Source, Any], Awaitable[Answer]]
+_LOGGED_CHARS = 300
+
+
+class OperationTimeoutError(QueryError):
+    """The answer was not ready within the request time-out."""
+
+    code, status = "timeout", 504
+
+
+class Operations:
+    """All operations over one worker's `Queries`.
+
+    Args:
+        queries: answers for the whole cluster.
+        settings: bounds.
+        metrics: calls are counted there by operation, caller and outcome.
+        clock: local time.
+        counter: counts the tokens of summaries; default: what `token_counter` names.
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        counter: TokenCounter | None = None,
+    ) -> None:
+        self._source = Source(queries, settings, clock)
+        self._settings = settings
+        self._metrics = metrics
+        self._counter = counter
+        self._book = CursorBook()
+        self._been_ready = False
+        self._waiting = 0
+        self._run: dict[str, Run] = {
+            "list_tables": describing.list_tables,
+            "describe_table": describing.describe_table,
+            "find_keys": describing.find_keys,
+            "get_feed_health": describing.get_feed_health,
+            "get_current": reading.get_current,
+            "get_windows": reading.get_windows,
+            "get_top": reading.get_top,
+            "compare": reading.compare,
+            "get_signals": reading.get_signals,
+            "wait_for": waiting.wait_for,
+            "summarize_state": self._summarize,
+        }
+        assert list(BY_NAME) == [one.name for one in OPERATIONS]
+        assert self._run.keys() == BY_NAME.keys()
+
+    @property
+    def source(self) -> Source:
+        """What the operations read from."""
+        return self._source
+
+    async def call(self, name: str, given: Mapping[str, Any], caller: str = "anonymous") -> Answer:
+        """Run one operation.
+
+        Args:
+            name: one of `catalogue.OPERATIONS`.
+            given: its arguments, not checked yet.
+            caller: who asks, by the name of its token; from a bounded set, because it is counted by it.
+
+        Raises:
+            QueryError: the reason for which there is no answer.
+        """
+        now = asyncio.get_running_loop().time
+        began = now()
+        outcome = "internal"
+        try:
+            answer = await self._answer(name, given)
+            outcome = "ok"
+            return answer
+        except QueryError as error:
+            outcome = error.code
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            took_s = now() - began
+            label = name if name in BY_NAME else "unknown"
+            self._metrics.operation_calls.labels(operation=label, caller=caller, outcome=outcome).inc()
+            self._metrics.operation_seconds.labels(operation=label).observe(took_s)
+            # arguments hold no secrets: tokens come in headers
+            log.info("%s called %s: %s in %.1f ms, %s", caller, label, outcome, took_s * 1000, _shortened(given))
+
+    async def _answer(self, name: str, given: Mapping[str, Any]) -> Answer:
+        operation = BY_NAME.get(name)
+        if operation is None:
+            raise BadParameterError(
+                "operation", f"there is no operation {name[:100]!r}; there are: {', '.join(BY_NAME)}"
+            )
+        try:
+            arguments = operation.arguments.model_validate(given)
+        except ValidationError as problem:
+            raise bad_arguments(problem) from None
+        self._gate()
+        run = partial(self._run[name], self._source, arguments)
+        if operation.waits:
+            return await self._wait(run)
+        timeout_s = self._settings.request_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await run()
+        except TimeoutError:
+            raise OperationTimeoutError(f"no answer within {timeout_s:g} s") from None
+
+    def _gate(self) -> None:
+        """Nothing is answered before the tables have been restored once; later each partition speaks for itself."""
+        if self._been_ready:
+            return
+        worker = self._source.queries.worker()
+        if not worker.ready:
+            raise RestoringError(
+                f"the tables are not ready: {worker.detail or 'the worker is starting'}", retry_after_s=1
+            )
+        self._been_ready = True
+
+    async def _wait(self, run: Callable[[], Awaitable[Answer]]) -> Answer:
+        if self._waiting >= self._settings.waits_max:
+            raise RateLimitedError(f"{self._waiting} calls wait already, which is the most", retry_after_s=5)
+        self._waiting += 1
+        try:
+            return await run()
+        finally:
+            self._waiting -= 1
+
+    async def _summarize(self, source: Source, arguments: Any) -> Answer:
+        if self._counter is None:
+            # a tokenizer may read its vocabulary from the disk
+            self._counter = await asyncio.to_thread(partial(load_counter, self._settings.token_counter))
+        return await summarize_state(source, arguments, counter=self._counter, book=self._book)
+
+
+def _shortened(given: Mapping[str, Any]) -> str:
+    text = repr(dict(given))
+    return text if len(text) <= _LOGGED_CHARS else text[:_LOGGED_CHARS] + "..."

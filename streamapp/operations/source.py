@@ -1,0 +1,111 @@
+"""What operations read from, and how the freshness of their answers is put together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamapp.clock import Clock
+from streamapp.errors import BadParameterError, QueryError, StaleError, UnknownKeyError
+from streamapp.operations.answers import Freshness, Item, ItemFreshness, Missing, Span
+from streamapp.operations.untrusted import shown_fields, shown_key
+from streamapp.queries.model import Queries, Reading, TableInfo
+from streamapp.settings import Settings
+
+_FEEDS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The reads of a worker, which answer for the whole cluster, and what bounds the operations over them."""
+
+    queries: Queries
+    settings: Settings
+    clock: Clock
+
+    def feeds_down(self) -> list[str]:
+        """The venues whose feed is not connected."""
+        return [shown_key(feed.venue) for feed in self.queries.feeds() if not feed.connected][:_FEEDS_MAX]
+
+    def freshness(self, readings: Sequence[Reading] = (), missing_partitions: Sequence[int] = ()) -> Freshness:
+        """The worst of several values' freshness; without any, what the worker says of itself."""
+        worker = self.queries.worker()
+        blocks = [reading.freshness for reading in readings]
+        lags = [block.lag for block in blocks]
+        return Freshness(
+            as_of=max((block.as_of for block in blocks), default=self.clock.now_ms()),
+            watermark=min((block.watermark for block in blocks if block.watermark is not None), default=None),
+            staleness_ms=max((block.staleness_ms for block in blocks), default=None),
+            age_ms=max((block.age_ms for block in blocks if block.age_ms is not None), default=None),
+            lag=sum(worker.lag.values()) if not lags else _most(lags),
+            restoring=bool(worker.restoring) or any(block.restoring for block in blocks),
+            feeds_down=self.feeds_down(),
+            gaps=sum(block.feed.gaps for block in blocks if block.feed is not None),
+            missing_partitions=sorted(missing_partitions),
+        )
+
+
+def _most(lags: Sequence[int | None]) -> int | None:
+    known = [lag for lag in lags if lag is not None]
+    return max(known) if len(known) == len(lags) else None
+
+
+def refuse_stale(freshness: Freshness, max_staleness_ms: int | None) -> None:
+    """StaleError where an answer is further behind than its caller accepts."""
+    staleness = freshness.staleness_ms
+    if max_staleness_ms is not None and staleness is not None and staleness > max_staleness_ms:
+        raise StaleError(
+            f"the view may be {staleness} ms behind, more than max_staleness_ms={max_staleness_ms}", staleness
+        )
+
+
+def item(reading: Reading) -> Item:
+    """A reading as answers show it."""
+    block, window = reading.freshness, reading.window
+    return Item(
+        key=shown_key(reading.key),
+        window=None if window is None else Span(start=window.start, end=window.end, final=window.final),
+        value=shown_fields(reading.value),
+        freshness=ItemFreshness(
+            age_ms=block.age_ms,
+            staleness_ms=block.staleness_ms,
+            lag=block.lag,
+            feed_connected=None if block.feed is None else block.feed.connected,
+            stale=block.stale is True,
+        ),
+    )
+
+
+def missing(key: str, error: QueryError) -> Missing:
+    """Why one of several keys has no value."""
+    nearest = error.nearest if isinstance(error, UnknownKeyError) else ()
+    return Missing(
+        key=shown_key(key), code=error.code, detail=str(error)[:200], nearest=[shown_key(one) for one in nearest]
+    )
+
+
+def numeric_fields(info: TableInfo) -> list[str]:
+    """The fields of a table that are numbers, in order."""
+    return [field.name for field in info.fields if field.type in ("number", "integer", "any")]
+
+
+def number_field(info: TableInfo, wanted: str | None, preferred: Sequence[str]) -> str:
+    """The numeric field that is asked for, else the first of the preferred ones, else the table's first.
+
+    Raises:
+        BadParameterError: the table has no such field.
+    """
+    known = numeric_fields(info)
+    if wanted is None:
+        found = next((name for name in preferred if name in known), known[0] if known else None)
+        if found is not None:
+            return found
+    elif wanted in known:
+        return wanted
+    raise BadParameterError(
+        "field",
+        f"field {str(wanted)[:100]!r}: expected a numeric field of {info.name}: {', '.join(known) or 'it has none'}",
+    )
+
+
+def number(value: object) -> float | None:
+    """A value as a number; None where it is none."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

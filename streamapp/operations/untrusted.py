@@ -1,0 +1,63 @@
+"""Text that came from a feed, on its way to a language model: only what looks like a symbol or a word goes as it is.
+
+A model reads an answer as it reads its instructions, so a feed that could put a sentence there could give orders. Keys and
+field values are therefore either words without spaces, or visibly wrapped as data and cut to a length.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, unquote
+
+KEY_MAX_CHARS = 128
+WORD_MAX_CHARS = 64
+TEXT_MAX_CHARS = 120
+_PARTS_MAX = 50
+_DEPTH_MAX = 4
+_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\-]*", re.ASCII)
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def is_symbol(text: str, longest: int = KEY_MAX_CHARS) -> bool:
+    """Whether a text is letters, digits and `._:/@+-` only, and not too long."""
+    return len(text) <= longest and _SYMBOL.fullmatch(text) is not None
+
+
+def shown_key(key: str) -> str:
+    """A key as an answer shows it: a symbol as it is, everything else percent-encoded and cut."""
+    return key if is_symbol(key) else quote(key, safe="")[:KEY_MAX_CHARS]
+
+
+def asked_key(key: str) -> str:
+    """The key that a caller means, who may repeat one as `shown_key` gave it."""
+    return unquote(key) if "%" in key else key
+
+
+def shown_word(word: str, known: Sequence[str]) -> str:
+    """One of the words that are expected there; `unknown` for every other."""
+    return word if word in known else "unknown"
+
+
+def shown_value(value: Any, depth: int = 0) -> Any:
+    """A field's value: numbers and words as they are, other text as `{"untrusted_text": ...}`, all of it bounded."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        if not value or is_symbol(value, WORD_MAX_CHARS):
+            return value
+        return {"untrusted_text": _UNPRINTABLE.sub(" ", value[:TEXT_MAX_CHARS])}
+    if depth >= _DEPTH_MAX:
+        return None
+    if isinstance(value, Mapping):
+        return {shown_key(str(name)): shown_value(part, depth + 1) for name, part in list(value.items())[:_PARTS_MAX]}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [shown_value(part, depth + 1) for part in value[:_PARTS_MAX]]
+    return None
+
+
+def shown_fields(value: Mapping[str, Any]) -> dict[str, Any]:
+    """All fields of a reading's value."""
+    return {name: shown_value(part) for name, part in value.items()}
