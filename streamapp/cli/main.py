@@ -20,6 +20,8 @@ COMMANDS = {
     "replay": ("streamapp.cli.replay", "replay", "Serve recorded frames over a WebSocket."),
     "bridge": ("streamapp.cli.bridge", "bridge", "Forward feeds into Kafka."),
     "tables": ("streamapp.cli.tables", "tables", "List, read, watch and rebuild tables."),
+    "mcp": ("streamapp.cli.mcp", "mcp", "Serve a worker's tables to an MCP client over standard input and output."),
+    "schema": ("streamapp.cli.schema", "schema", "Print the tools' schemas for a model's API."),
     "token": ("streamapp.cli.token", "token", "Make an access token for the HTTP API."),
 }
 

@@ -40,14 +40,16 @@ class LazyOperations:
     def now(self) -> "Operations":
         """The operations; the first call imports them, so make it in a thread."""
         with self._lock:
-            if self._made is None:
-                made: Operations = importlib.import_module("streamapp.operations.runner").Operations(*self._arguments)
-                self._made = made
-            return self._made
+            if self._made is not None:
+                return self._made
+            made: Operations = importlib.import_module("streamapp.operations.runner").Operations(*self._arguments)
+            self._made = made
+            return made
 
     async def get(self) -> "Operations":
         """The operations."""
-        return self._made or await asyncio.to_thread(self.now)
+        made = self._made
+        return await asyncio.to_thread(self.now) if made is None else made
 
 
 class OperationViews:

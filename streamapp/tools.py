@@ -1,0 +1,79 @@
+"""The operations as LangChain tools: `pip install streamapp[langchain]`, then `state_tools("http://127.0.0.1:6066")`."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from langchain_core.tools import BaseTool, ToolException
+from pydantic import SecretStr
+
+from streamapp.client.stream_client import DEFAULT_URL, StreamClient
+from streamapp.errors import QueryError
+from streamapp.operations.answers import Answer, Summary
+from streamapp.operations.catalogue import OPERATIONS, Operation
+from streamapp.operations.failures import failure
+from streamapp.operations.text import render
+
+
+class StateTool(BaseTool):
+    """One operation; its content is compact text with the freshness at its end, its artifact the whole answer.
+
+    Works from synchronous and from asynchronous agents. A refusal comes back as the tool's content, with what to do next,
+    so that the model can correct itself.
+    """
+
+    url: str
+    token: SecretStr | None = None
+    timeout_s: float = 15.0
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    handle_tool_error: Any = True
+
+    async def _arun(self, **given: Any) -> tuple[str, dict[str, Any]]:
+        token = self.token.get_secret_value() if self.token is not None else None
+        try:
+            # a session of its own: agents call from event loops that come and go
+            async with StreamClient(self.url, token=token, timeout_s=self.timeout_s) as client:
+                answer = await client.call(self.name, _plain(given))
+        except QueryError as error:
+            raise ToolException(failure(error).text()) from None
+        return _content(answer), answer.model_dump(mode="json")
+
+    def _run(self, **given: Any) -> tuple[str, dict[str, Any]]:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self._arun(**given))
+        # called by synchronous code inside an event loop, which must not be entered twice
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, self._arun(**given)).result()
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+
+def _content(answer: Answer) -> str:
+    return answer.summary if isinstance(answer, Summary) else render(answer)
+
+
+def state_tool(operation: Operation, url: str, token: str | None, timeout_s: float) -> StateTool:
+    """One operation as a tool."""
+    return StateTool(
+        name=operation.name,
+        description=operation.description,
+        args_schema=operation.arguments,
+        url=url,
+        token=SecretStr(token) if token else None,
+        timeout_s=timeout_s,
+    )
+
+
+def state_tools(url: str = DEFAULT_URL, *, token: str | None = None, timeout_s: float = 15.0) -> list[BaseTool]:
+    """Every operation of a worker as a LangChain tool, in the order of the catalogue.
+
+    Args:
+        url: where the worker listens.
+        token: a bearer token, where the worker asks for one.
+        timeout_s: bound on one request; `wait_for` takes its own deadline on top.
+    """
+    return [state_tool(operation, url, token, timeout_s) for operation in OPERATIONS]
