@@ -20,7 +20,7 @@ _ENOUGH_SAMPLES = 200
 
 @dataclass(frozen=True, slots=True)
 class HotKey:
-    """A key with at least this share of its partition's records."""
+    """A key that at least this part of its source partition's records has, by a sample of the last minute."""
 
     topic: str
     partition: int

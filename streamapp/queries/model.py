@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from streamapp.engine.hot_keys import HotKey
+
 JsonValue = Any  # what `json.dumps` takes: the fields of a value depend on the table
 
 #: On a read that another worker forwarded (value: `peers.hop_token`): answer it here or refuse, never forward it again.
@@ -116,16 +118,6 @@ class FeedInfo:
     last_heartbeat: int | None
     gaps: int
     symbols: Mapping[str, int] = field(default_factory=dict)  # gaps per symbol
-
-
-@dataclass(frozen=True, slots=True)
-class HotKey:
-    """A key that at least this part of its source partition's records has, by a sample of the last minute."""
-
-    topic: str
-    partition: int
-    key: str
-    share: float
 
 
 @dataclass(frozen=True, slots=True)

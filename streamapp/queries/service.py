@@ -33,7 +33,6 @@ from streamapp.queries.model import (
     Change,
     FeedInfo,
     FieldInfo,
-    HotKey,
     Page,
     Reading,
     TableInfo,
@@ -211,8 +210,7 @@ class QueryService:
         detail = "" if ready else ("restoring" if restoring else "waiting for partitions to be assigned")
         hot = [one for lane in engine.lanes.values() for one in lane.hot_keys.top(_HOT_PER_PARTITION)]
         hot = sorted((one for one in hot if one.share >= _HOT_SHARE), key=lambda one: -one.share)[:_HOT_MAX]
-        keys = [HotKey(one.topic, one.partition, one.key, one.share) for one in hot]
-        return WorkerInfo(ready, restoring, assigned, lag, applied, detail, keys)
+        return WorkerInfo(ready, restoring, assigned, lag, applied, detail, hot)
 
     # --- values --------------------------------------------------------------------------------------------------------
 

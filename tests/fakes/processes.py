@@ -237,6 +237,11 @@ class Worker(Child):
             return None
         return document if status == 200 else None
 
+    def assigned(self, topic: str) -> list[int]:
+        """The partitions that it says it has; none while it does not answer."""
+        document = self.try_get("/v1/status")
+        return document["worker"]["assigned"].get(topic, []) if document else []
+
     def until_ready(self) -> Self:
         """Wait for readiness."""
 

@@ -116,11 +116,6 @@ class FaultWorker(Worker):
         kind = answer.getheader("Content-Type", "")
         return answer.status, json.loads(body) if "json" in kind else body.decode()
 
-    def assigned(self, topic: str) -> list[int]:
-        """The partitions that it says it has; none while it does not answer."""
-        document = self.try_get("/v1/status")
-        return document["worker"]["assigned"].get(topic, []) if document else []
-
 
 class World:
     """One application under fault.

@@ -23,11 +23,6 @@ def app(kafka: str, tmp_path: Path) -> UserApp:
     return UserApp(Topics(kafka), tmp_path)
 
 
-def assigned(worker: Worker, topic: str) -> list[int]:
-    document = worker.try_get("/v1/status")
-    return document["worker"]["assigned"].get(topic, []) if document else []
-
-
 def seconds_until_ready(worker: Worker) -> float:
     begin = time.monotonic()
     worker.start().until_ready()
@@ -53,10 +48,10 @@ def test_stopped_worker_leaves_and_the_other_takes_over_at_once(app: UserApp) ->
     with started(first, second):
         first.until_ready()
         partitions = list(range(app.topics.partitions(app.trades)))
-        until("both to have a share", lambda: assigned(first, app.trades) and assigned(second, app.trades))
+        until("both to have a share", lambda: first.assigned(app.trades) and second.assigned(app.trades))
         begin = time.monotonic()
         assert second.terminate() == 0
-        until("the first to have all", lambda: assigned(first, app.trades) == partitions, SOON_S, first.log[-2_000:])
+        until("the first to have all", lambda: first.assigned(app.trades) == partitions, SOON_S, first.log[-2_000:])
         first.until_ready()
         assert time.monotonic() - begin < SOON_S
         assert app.topics.members(app.id) == 1
@@ -87,7 +82,7 @@ def test_worker_that_was_stopped_past_its_session_answers_nothing_old_and_comes_
     with started(first, second):
         first.until_ready()
         partitions = list(range(app.topics.partitions(app.trades)))
-        until("both to have a share", lambda: assigned(first, app.trades) and assigned(second, app.trades))
+        until("both to have a share", lambda: first.assigned(app.trades) and second.assigned(app.trades))
         first.until_ready()
         second.until_ready()
         app.send(*(trade(key) for key in KEYS))
@@ -96,7 +91,7 @@ def test_worker_that_was_stopped_past_its_session_answers_nothing_old_and_comes_
         first.signal(signal.SIGSTOP)
         try:
             app.send(*(trade(key, START + 1) for key in KEYS))
-            until("the other to have all", lambda: assigned(second, app.trades) == partitions, hint=second.log[-2_000:])
+            until("the other to have all", lambda: second.assigned(app.trades) == partitions, hint=second.log[-2_000:])
             app.drained(second)
             counts = {key: second.get(f"/v1/tables/candles/keys/x:{key}")["value"]["count"] for key in KEYS}
             assert counts == dict.fromkeys(KEYS, 2)
@@ -114,7 +109,7 @@ def test_worker_that_was_stopped_past_its_session_answers_nothing_old_and_comes_
 
         until("the first to answer again", answered, hint=first.log[-2_000:])
         assert all(status == 503 or count == 2 for status, _, count in seen), seen
-        until("both to have a share again", lambda: assigned(first, app.trades) and assigned(second, app.trades))
+        until("both to have a share again", lambda: first.assigned(app.trades) and second.assigned(app.trades))
         first.until_ready()
         second.until_ready()
         app.send(*(trade(key, START + 2) for key in KEYS))

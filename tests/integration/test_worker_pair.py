@@ -17,11 +17,6 @@ KEYS = [f"S{number}" for number in range(16)]
 FORWARDED = "streamapp_forwarded_reads_total"
 
 
-def assigned(worker: Worker, topic: str) -> list[int]:
-    document = worker.try_get("/v1/status")
-    return document["worker"]["assigned"].get(topic, []) if document else []
-
-
 def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_path: Path) -> None:
     app = UserApp(Topics(kafka), tmp_path)
     first, second = app.worker("first"), app.worker("second")
@@ -32,9 +27,9 @@ def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_pa
         until(
             "both to have a share",
             lambda: (
-                assigned(first, app.trades)
-                and assigned(second, app.trades)
-                and sorted(assigned(first, app.trades) + assigned(second, app.trades)) == partitions
+                first.assigned(app.trades)
+                and second.assigned(app.trades)
+                and sorted(first.assigned(app.trades) + second.assigned(app.trades)) == partitions
             ),
             hint=first.log[-2_000:] + second.log[-2_000:],
         )
@@ -54,7 +49,7 @@ def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_pa
             hops = [now - then for now, then in zip(after, before, strict=True)]
             assert sorted(hops) == [0, 1], f"{key}: one of the two asks the other, once: {hops}"
             owner = owners[key] = first if hops[0] == 0 else second
-            assert answers[0]["freshness"]["partition"] in assigned(owner, app.trades)
+            assert answers[0]["freshness"]["partition"] in owner.assigned(app.trades)
         assert set(owners.values()) == {first, second}
         for worker in (first, second):
             assert worker.keys("candles") == keys
@@ -71,7 +66,7 @@ def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_pa
             assert (status, document["code"]) == (404, "unknown_key")
 
         assert second.terminate() == 0
-        until("the other to take over", lambda: assigned(first, app.trades) == partitions, hint=first.log[-2_000:])
+        until("the other to take over", lambda: first.assigned(app.trades) == partitions, hint=first.log[-2_000:])
         first.until_ready()
         before_reads = first.metric(FORWARDED)
         assert first.keys("candles") == keys
@@ -113,7 +108,7 @@ def test_changes_and_gathers_cover_both_workers_and_name_what_a_dead_one_had(kaf
         second.until_ready()
         until(
             "both to have a share",
-            lambda: assigned(first, app.trades) and assigned(second, app.trades),
+            lambda: first.assigned(app.trades) and second.assigned(app.trades),
             hint=first.log[-2_000:] + second.log[-2_000:],
         )
         for worker in (first, second):
@@ -125,7 +120,7 @@ def test_changes_and_gathers_cover_both_workers_and_name_what_a_dead_one_had(kaf
             worker: [
                 key
                 for key in sorted(keys)
-                if first.get(f"/v1/tables/candles/keys/{key}")["freshness"]["partition"] in assigned(worker, app.trades)
+                if first.get(f"/v1/tables/candles/keys/{key}")["freshness"]["partition"] in worker.assigned(app.trades)
             ]
             for worker in (first, second)
         }
@@ -158,7 +153,7 @@ def test_changes_and_gathers_cover_both_workers_and_name_what_a_dead_one_had(kaf
             )
             assert {one["data"]["key"] for one in seen if one["kind"] == "snapshot"} == keys
 
-        lost = assigned(second, app.trades)
+        lost = second.assigned(app.trades)
         second.kill()
         status, document = first.ask(f"/v1/tables/candles/keys/{theirs}")
         assert (status, document["code"]) == (503, "owner_unreachable")

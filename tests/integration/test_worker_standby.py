@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.processes import Topics, Worker, started, until
+from tests.fakes.processes import Topics, started, until
 from tests.fakes.user_apps import START, UserApp, trade
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -18,11 +18,6 @@ def app(kafka: str, tmp_path: Path) -> UserApp:
     return UserApp(Topics(kafka), tmp_path)
 
 
-def assigned(worker: Worker, topic: str) -> list[int]:
-    document = worker.try_get("/v1/status")
-    return document["worker"]["assigned"].get(topic, []) if document else []
-
-
 def path_of(key: str) -> str:
     return f"/v1/tables/candles/keys/x:{key}"
 
@@ -32,13 +27,13 @@ def test_copy_answers_for_a_dead_owner_marked_stale_and_takes_over_without_resto
     with started(first, second):
         first.until_ready()
         partitions = list(range(app.topics.partitions(app.trades)))
-        until("both to have a share", lambda: assigned(first, app.trades) and assigned(second, app.trades))
+        until("both to have a share", lambda: first.assigned(app.trades) and second.assigned(app.trades))
         first.until_ready()
         second.until_ready()
         app.send(*(trade(key) for key in KEYS), *(trade(key, START + 1) for key in KEYS))
         app.drained(first)
         of_first = [
-            key for key in KEYS if first.get(path_of(key))["freshness"]["partition"] in assigned(first, app.trades)
+            key for key in KEYS if first.get(path_of(key))["freshness"]["partition"] in first.assigned(app.trades)
         ]
         assert of_first
         assert all("stale" not in worker.get(path_of(key))["freshness"] for worker in (first, second) for key in KEYS)
@@ -53,10 +48,10 @@ def test_copy_answers_for_a_dead_owner_marked_stale_and_takes_over_without_resto
 
         until("the copies to answer", complete, hint=second.log[-3_000:])
         answer = second.get(path_of(of_first[0]))
-        if assigned(second, app.trades) != partitions:
+        if second.assigned(app.trades) != partitions:
             assert answer["freshness"].get("stale") is True
             assert answer["freshness"]["lag"] is None
-        until("the second to have all", lambda: assigned(second, app.trades) == partitions, hint=second.log[-3_000:])
+        until("the second to have all", lambda: second.assigned(app.trades) == partitions, hint=second.log[-3_000:])
         second.until_ready()
         for key in KEYS:
             answer = second.get(path_of(key))
@@ -69,7 +64,7 @@ def test_copy_answers_for_a_dead_owner_marked_stale_and_takes_over_without_resto
 
         # the dead one comes back and becomes a copy, or an owner again, of what it had
         first.start().until_ready()
-        until("both to have a share", lambda: assigned(first, app.trades) and assigned(second, app.trades))
+        until("both to have a share", lambda: first.assigned(app.trades) and second.assigned(app.trades))
         first.until_ready()
         second.until_ready()
         assert {worker.get(path_of(key))["value"]["count"] for worker in (first, second) for key in KEYS} == {3}
