@@ -31,19 +31,21 @@ _FIRST: Mapping[Kind, int] = {"moves": 5, "anomalies": 3, "trouble": 3}
 _TITLES: Mapping[Kind, str] = {
     "moves": "moves",
     "anomalies": "anomalies",
-    "trouble": "gaps and staleness",
+    "trouble": "gaps",
     "levels": "levels",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Something that could be told; `rank` orders it among its kind, the least first."""
+    """Something that could be told; `rank` orders it among its kind, the least first, and `group` goes into its title."""
 
     kind: Kind
     rank: tuple[float, str, str]
+    key: str
     text: str
     content: Sequence[object]
+    group: str = ""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class _Survey:
     told: dict[Place, Told] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
     missing: set[int] = field(default_factory=set)
+    with_gaps: set[str] = field(default_factory=set)
     unchanged: int = 0
     unread: bool = False
 
@@ -168,13 +171,13 @@ def _survey_reading(info: TableInfo, reading: Reading, before: _Before | None, s
     if move:
         known = survey.moves.get(reading.key)
         if known is None or abs(move) > known[0]:
-            text = f"{key} {move * 100:+.2f}% {span} {_short(level)}"
-            line = Line("moves", (-abs(move), key, info.name), text, [key, round(move * 100, 2), span, _rounded(level)])
+            percent = f"{move * 100:+.{1 if abs(move) >= 0.01 else 2}f}"
+            text = f"{percent}% {_short(level)}"
+            content = [float(percent), _rounded(level)]
+            line = Line("moves", (-abs(move), key, info.name), key, text, content, span)
             survey.moves[reading.key] = (abs(move), line)
     label = "" if concept == "price" else f"{info.name}.{main} "
-    shown = Line(
-        "levels", (0, concept, key), f"{key} {label}{_short(level)}", [key, f"{info.name}.{main}", _rounded(level)]
-    )
+    shown = Line("levels", (0, concept, key), key, f"{label}{_short(level)}", [f"{info.name}.{main}", _rounded(level)])
     if (concept, reading.key) not in survey.levels or info.kind == "latest":
         survey.levels[concept, reading.key] = shown
 
@@ -201,30 +204,20 @@ def _add_anomaly(reading: Reading, key: str, survey: _Survey) -> None:
     z = number(reading.value.get("z"))
     kind = shown_value(reading.value.get("kind"))
     if z is not None and isinstance(kind, str):
-        survey.others.append(
-            Line("anomalies", (-abs(z), key, kind), f"{key} {kind} z={z:.1f}", [key, kind, round(z, 1)])
-        )
+        survey.others.append(Line("anomalies", (-abs(z), key, kind), key, f"{kind} z={z:.1f}", [kind, round(z, 1)]))
 
 
 def _add_trouble(info: TableInfo, reading: Reading, key: str, survey: _Survey) -> None:
     block = reading.freshness
     if block.staleness_ms >= _STALE_MS:
-        survey.others.append(
-            Line(
-                "trouble",
-                (-float(block.staleness_ms), key, info.name),
-                f"{key} {info.name} {block.staleness_ms // 1000} s behind",
-                [key, info.name, "staleness_ms", block.staleness_ms],
-            )
-        )
+        behind = f"{info.name} {block.staleness_ms // 1000} s behind"
+        rank = (-float(block.staleness_ms), key, info.name)
+        survey.others.append(Line("trouble", rank, key, behind, [info.name, "staleness_ms", block.staleness_ms]))
     # the gaps are the feed's, so they are told once for all tables
     gaps = block.feed.gaps if block.feed is not None else 0
-    if gaps and not _told_gaps(survey, key):
-        survey.others.append(Line("trouble", (-float(gaps), key, "gaps"), f"{key} {gaps} gaps", [key, "gaps", gaps]))
-
-
-def _told_gaps(survey: _Survey, key: str) -> bool:
-    return any(line.kind == "trouble" and line.rank[1:] == (key, "gaps") for line in survey.others)
+    if gaps and key not in survey.with_gaps:
+        survey.with_gaps.add(key)
+        survey.others.append(Line("trouble", (-float(gaps), key, "gaps"), key, f"{gaps} gaps", ["gaps", gaps]))
 
 
 def _short(level: float) -> str:
@@ -246,17 +239,16 @@ def _in_order(survey: _Survey) -> list[Line]:
     for lines in by_kind.values():
         lines.sort(key=lambda line: line.rank)
     first: list[Line] = []
+    more: list[Line] = []
     rest: list[Line] = []
     for kind, count in _FIRST.items():
         first += by_kind[kind][:count]
-        rest += by_kind[kind][count : 4 * count]
-    moved = {line.content[0] for line in (*first, *rest) if line.kind == "moves"}
+        more += by_kind[kind][count : 4 * count]
+        rest += by_kind[kind][4 * count :]
+    rest.sort(key=lambda line: line.kind == "moves")  # from here on a move is told for its level
     levels = sorted(survey.levels.values(), key=lambda line: line.rank)
-    for kind, count in _FIRST.items():
-        if kind != "moves":
-            rest += by_kind[kind][4 * count :]
-    # a move tells the level as well
-    return first + rest + [line for line in levels if line.rank[1] != "price" or line.content[0] not in moved]
+    moved = {line.key for line in by_kind["moves"]}
+    return first + more + rest + [line for line in levels if line.rank[1] != "price" or line.key not in moved]
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,10 +282,9 @@ def _as_text(head: _Head, shown: Sequence[Line], left: Mapping[str, int]) -> str
     parts = [f"as of {freshness.as_of}, behind {behind}, feeds down: {_down(freshness)}"]
     if head.delta:
         parts.append(f"changes only; {head.unchanged} values unchanged")
-    for kind, title in _TITLES.items():
-        lines = [line.text for line in shown if line.kind == kind]
-        if lines:
-            parts += [f"{title}:", *lines]
+    for (kind, group), lines in _grouped(shown).items():
+        parts.append(f"{_TITLES[kind]} {group}:" if group else f"{_TITLES[kind]}:")
+        parts += [f"{line.key} {line.text}" for line in lines]
     told = ", ".join(f"{count} {_TITLES[kind]}" for kind, count in _counts(left)) or "nothing"
     parts.append(f"left out: {told}{'; ' + head.note if head.note else ''}")
     parts.append(f"cursor {head.cursor}")
@@ -309,13 +300,27 @@ def _as_json(head: _Head, shown: Sequence[Line], left: Mapping[str, int]) -> str
     }
     if head.delta:
         content["unchanged"] = head.unchanged
-    for kind in _TITLES:
-        rows = [line.content for line in shown if line.kind == kind]
-        if rows:
-            content[kind] = rows
-    content["left_out"] = {kind: count for kind, count in _counts(left)} | ({"note": head.note} if head.note else {})
+    for (kind, group), lines in _grouped(shown).items():
+        rows: dict[str, list[object]] = {}
+        for line in lines:
+            rows.setdefault(line.key, []).extend(line.content)
+        content[f"{kind}_{group}" if group else kind] = rows
+    # how many lines; the answer has them by kind
+    content["left_out"] = sum(left.values())
+    if head.note:
+        content["note"] = head.note
     content["cursor"] = head.cursor
     return orjson.dumps(content).decode()
+
+
+def _grouped(shown: Sequence[Line]) -> dict[tuple[Kind, str], list[Line]]:
+    """Lines under their titles: by kind, and of a kind in order of importance."""
+    groups: dict[tuple[Kind, str], list[Line]] = {}
+    for kind in _TITLES:
+        for line in shown:
+            if line.kind == kind:
+                groups.setdefault((kind, line.group), []).append(line)
+    return groups
 
 
 def _counts(left: Mapping[str, int]) -> list[tuple[Kind, int]]:
@@ -341,7 +346,7 @@ async def _fitted(
     def written(count: int) -> str:
         return write(head, lines[:count], _left_out(lines, count))
 
-    low, high = 0, min(len(lines), budget // 2)
+    low, high = 0, min(len(lines), budget // 4)
     while low < high:
         middle = (low + high + 1) // 2
         if counter.count(written(middle)) <= budget:

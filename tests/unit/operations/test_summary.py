@@ -1,0 +1,186 @@
+"""Summaries: within their budget by real tokenizers, the most important first, the same every time."""
+
+import json
+import random
+import warnings
+from typing import Any
+
+import pytest
+
+from streamapp.clock import ManualClock
+from streamapp.errors import BadParameterError, StaleError
+from streamapp.operations.cursors import CursorBook
+from streamapp.operations.tokens import ESTIMATE, TokenCounter, estimate, load_counter
+from streamapp.queries.model import FeedInfo
+from tests.fakes.queries import FakeQueries, candle, latest
+from tests.unit.operations.conftest import START, asked
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # its own, of importlib.resources
+    import bpe_openai
+
+BUDGETS = (200, 800, 4_000)
+INSTRUMENTS = 500
+REAL = {name: bpe_openai.get_encoding(name) for name in ("cl100k_base", "o200k_base")}
+
+
+def real_counter(name: str) -> TokenCounter:
+    return TokenCounter(name, lambda text: len(REAL[name].encode(text)))
+
+
+def market(seed: int) -> tuple[FakeQueries, list[str]]:
+    """500 instruments of odd names, prices over twelve orders of magnitude; the keys in order of their moves."""
+    draw = random.Random(seed)
+    fake = FakeQueries(clock=ManualClock(START + 21_234))
+    moves = {}
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    while len(moves) < INSTRUMENTS:
+        base = ("1000" if draw.random() < 0.05 else "") + "".join(draw.choices(letters, k=draw.randint(2, 6)))
+        key = f"{draw.choice(['coinbase', 'binance', 'kraken'])}:{base}-{draw.choice(['USD', 'USDT', 'EUR'])}"
+        price = 10 ** draw.uniform(-6, 6)
+        move = draw.gauss(0, 0.03)
+        moves[key] = abs(move)
+        value = {**candle(price), "open": price, "close": price * (1 + move)}
+        fake.put("candles_1m", key, value, start=START)
+        fake.put("latest", key, latest(price * (1 + move)))
+        if draw.random() < 0.2:
+            anomaly = {"kind": "volume_spike", "z": draw.uniform(3, 20), "value": 1.0, "mean": 0.0, "stddev": 1.0}
+            fake.put("signals", key, {**anomaly, "window_start": START})
+    down = FeedInfo("kraken", False, "disconnected", "", None, 3)
+    fake.feed_infos = [down, FeedInfo("coinbase", True, "connected", "", 1, 0)]
+    return fake, sorted(moves, key=lambda key: -moves[key])
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize("tokenizer", REAL)
+@pytest.mark.parametrize("counted_with", ["estimate", "the tokenizer"])
+async def test_summary_of_500_instruments_never_exceeds_its_budget(
+    style: str, tokenizer: str, counted_with: str
+) -> None:
+    counter = ESTIMATE if counted_with == "estimate" else real_counter(tokenizer)
+    for seed in range(3):
+        fake, by_move = market(seed)
+        ask = asked(fake, counter)
+        for budget in BUDGETS:
+            answer = await ask("summarize_state", budget_tokens=budget, style=style)
+            used = real_counter(tokenizer).count(answer["summary"])
+            assert used <= budget
+            assert answer["tokens"] <= budget
+            for key in by_move[:5]:
+                assert key in answer["summary"], f"the largest moves are told within {budget} tokens"
+            assert answer["left_out"]["lines"] > 0
+            assert "left" in answer["summary"]
+
+
+async def test_largest_budget_tells_more_and_uses_most_of_it() -> None:
+    fake, _ = market(7)
+    ask = asked(fake, real_counter("o200k_base"))
+    used = [(await ask("summarize_state", budget_tokens=budget))["tokens"] for budget in BUDGETS]
+    assert used == sorted(used)
+    assert used[1] > 0.9 * BUDGETS[1]
+    assert used[2] > 0.9 * BUDGETS[2]
+
+
+async def test_same_state_gives_the_same_text() -> None:
+    texts = set()
+    for _ in range(2):
+        fake, _ = market(3)
+        answer = await asked(fake)("summarize_state", budget_tokens=800)
+        texts.add(answer["summary"])
+    assert len(texts) == 1
+
+
+async def test_small_state_is_told_whole() -> None:
+    fake = FakeQueries(clock=ManualClock(START))
+    fake.put("latest", "x:A-B", latest(5.0))
+    answer = await asked(fake)("summarize_state")
+    assert "x:A-B 5" in answer["summary"]
+    assert "left out: nothing" in answer["summary"]
+
+
+async def test_feeds_down_gaps_and_staleness_are_told_before_levels() -> None:
+    fake, _ = market(1)
+    fake.staleness_ms = 60_000
+    answer = await asked(fake)("summarize_state", budget_tokens=400)
+    lines = answer["summary"].splitlines()
+    assert "feeds down: kraken" in lines[0]
+    assert "behind 60000 ms" in lines[0]
+    assert any("60 s behind" in line for line in lines)
+    assert "levels:" not in lines
+
+
+async def test_delta_tells_only_what_changed() -> None:
+    fake, by_move = market(2)
+    ask = asked(fake)
+    first = await ask("summarize_state", budget_tokens=4_000)
+    nothing = await ask("summarize_state", budget_tokens=4_000, cursor=first["cursor"])
+    assert nothing["delta"] is True
+    assert not any(key in nothing["summary"] for key in by_move)
+    assert nothing["tokens"] < 120
+    key = by_move[-1]
+    price = (await fake.get("latest", key)).value["price"]
+    fake.put("latest", key, latest(price * 1.1))
+    changed = await ask("summarize_state", budget_tokens=4_000, cursor=nothing["cursor"])
+    assert "moves since:" in changed["summary"]
+    assert f"{key} +10.0% " in changed["summary"]
+    assert sum(one in changed["summary"] for one in by_move) == 1
+    again = await ask("summarize_state", budget_tokens=4_000, cursor=changed["cursor"])
+    assert key not in again["summary"]
+
+
+async def test_cursor_of_another_worker_tells_too_much_rather_than_too_little() -> None:
+    fake, by_move = market(2)
+    cursor = (await asked(fake)("summarize_state"))["cursor"]
+    fake.clock.advance(600_000)  # type: ignore[attr-defined]
+    fake.put("latest", by_move[0], latest(5.0))
+    elsewhere = await asked(fake)("summarize_state", cursor=cursor)
+    assert elsewhere["delta"] is True
+    assert by_move[0] in elsewhere["summary"]
+
+
+async def test_nonsense_cursor_is_refused() -> None:
+    with pytest.raises(BadParameterError, match="cursor"):
+        await asked(FakeQueries())("summarize_state", cursor="!!")
+
+
+async def test_stale_state_is_refused() -> None:
+    fake, _ = market(1)
+    with pytest.raises(StaleError):
+        await asked(fake)("summarize_state", max_staleness_ms=1)
+
+
+async def test_keys_and_tables_narrow_it() -> None:
+    fake, by_move = market(4)
+    answer = await asked(fake)("summarize_state", tables=["latest"], keys=by_move[:2], style="json")
+    content = json.loads(answer["summary"])
+    assert content["levels"].keys() == set(by_move[:2])
+    assert not any(name.startswith("moves") for name in content)
+
+
+def test_book_forgets_the_oldest() -> None:
+    book = CursorBook(cursors_max=2)
+    cursors = [book.keep(1_790_000_000_000 + number, {}) for number in range(3)]
+    assert [book.find(cursor)[1] is None for cursor in cursors] == [True, False, False]
+    assert book.find(cursors[0])[0] == 1_790_000_000_000
+
+
+@pytest.mark.parametrize("tokenizer", REAL)
+def test_estimate_is_above_real_tokenizers(tokenizer: str) -> None:
+    draw = random.Random(5)
+    for _ in range(200):
+        symbols = ["".join(draw.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=draw.randint(2, 6))) for _ in range(8)]
+        lines = [f"coinbase:{one}-USD {draw.gauss(0, 5):+.2f}% 1m {10 ** draw.uniform(-6, 6):.6g}" for one in symbols]
+        text = "\n".join(lines)
+        assert estimate(text) >= real_counter(tokenizer).count(text)
+    assert estimate("日本語のテキスト 😀") >= real_counter(tokenizer).count("日本語のテキスト 😀")
+
+
+def test_counter_may_be_any_function() -> None:
+    counter: Any = load_counter("tests.unit.operations.test_summary:words")
+    assert counter.count("a b c") == 3
+    with pytest.raises(Exception, match="token_counter"):
+        load_counter("no.such.module:function")
+
+
+def words(text: str) -> int:
+    return len(text.split())
