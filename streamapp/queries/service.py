@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import heapq
 import itertools
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,7 @@ from streamapp.errors import (
 from streamapp.queries.changes import ChangeHub, Subscription
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.freshness import FetchState, FreshnessBook
+from streamapp.queries.gauges import Gauges
 from streamapp.queries.model import (
     Change,
     FeedInfo,
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from streamapp.engine.standby import Standby
 
 Owners = Callable[[], Mapping[str, Mapping[str, Sequence[int]]]]
+log = logging.getLogger(__name__)
+
 _OBSERVE_S = 0.1
 #: so many looks until sizes are asked for again, which costs more than the rest
 _LOOKS_PER_SIZE = 10
@@ -89,6 +93,7 @@ class QueryService:
         self._copies = copies
         self._settings = engine.settings
         self._freshness = FreshnessBook(engine, feed_health, fetch_state, engine.clock)
+        self._gauges = Gauges(engine, self._freshness.lag)
         self._peers = Peers(engine.settings, engine.metrics)
         self._hub = ChangeHub(
             subscribers_max=engine.settings.sse_subscribers_max,
@@ -108,6 +113,8 @@ class QueryService:
             asyncio.create_task(self._observe_forever(), name="freshness"),
             asyncio.create_task(self._freshness.held_ends.keep_up(), name="held-ends"),
         ]
+        for observer in self._observers:
+            observer.add_done_callback(_tell)
 
     async def stop(self) -> None:
         """Stop that, and close the connections to the others."""
@@ -128,33 +135,12 @@ class QueryService:
                 self._watch(live)
 
     async def _observe_forever(self) -> None:
-        metrics = self._engine.metrics
         for look in itertools.count():
             await asyncio.sleep(_OBSERVE_S)
             self._freshness.observe()
+            self._gauges.look()
             if look % _LOOKS_PER_SIZE == 0:
-                self._observe_sizes()
-            for topic, partition in list(self._engine.lanes):
-                lag = self._freshness.lag((topic, partition))
-                if lag is not None:
-                    metrics.lag.labels(topic, str(partition)).set(lag)
-                hottest = self._engine.lanes[topic, partition].hot_keys.top(1)
-                metrics.hot_key_share.labels(topic, str(partition)).set(hottest[0].share if hottest else 0)
-            now = self._engine.clock.now_ms()
-            for table in self._engine.tables.values():
-                for live in table.live.values():
-                    if live.state is not None and live.state.watermark >= 0:
-                        delay = (now - live.state.watermark) / 1000
-                        metrics.watermark_delay.labels(table.name, str(live.partition)).set(delay)
-
-    def _observe_sizes(self) -> None:
-        metrics = self._engine.metrics
-        for table in self._engine.tables.values():
-            active = [live for live in table.live.values() if live.state is not None]
-            metrics.store_bytes.labels(table.name).set(sum(live.store.size_bytes() for live in active))
-            metrics.cache_entries.labels(table.name).set(
-                sum(live.state.cached_entries for live in active if live.state is not None)
-            )
+                self._gauges.look_at_sizes()
 
     # --- what there is -------------------------------------------------------------------------------------------------
 
@@ -633,3 +619,9 @@ def _decode_cursor(cursor: str | None) -> str | None:
         return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
         raise BadParameterError("cursor", "the cursor is none of this route's") from None
+
+
+def _tell(observer: asyncio.Task[None]) -> None:
+    """An observer that ended by itself would leave old figures behind, which look like new ones."""
+    if not observer.cancelled() and (problem := observer.exception()) is not None:
+        log.critical("%s is not observed any more: restart the worker", observer.get_name(), exc_info=problem)
