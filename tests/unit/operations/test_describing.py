@@ -1,0 +1,72 @@
+"""Operations that say what there is."""
+
+import pytest
+
+from streamapp.errors import BadParameterError
+from streamapp.queries.model import FeedInfo
+from tests.fakes.queries import FakeQueries, latest
+from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
+
+
+async def test_tables_come_in_order_of_declaration(ask: Asked) -> None:
+    answer = await ask("list_tables")
+    assert [table["name"] for table in answer["tables"]] == [
+        "candles_1m",
+        "candles_5m",
+        "stats_5m",
+        "latest",
+        "signals",
+    ]
+    assert answer["freshness"]["as_of"] == START + 21_234
+
+
+async def test_description_has_an_example_that_works(ask: Asked) -> None:
+    described = await ask("describe_table", table="candles_1m")
+    assert described["window"]["size_ms"] == 60_000
+    assert {field["name"]: field["unit"] for field in described["fields"]}["volume"] == "base"
+    example = described["example"]
+    assert (await ask(example["tool"], **example["arguments"]))["items"]
+    assert (await ask("describe_table", table="latest"))["window"] is None
+
+
+async def test_description_stands_while_keys_cannot_be_read(queries: FakeQueries, ask: Asked) -> None:
+    described = await ask("describe_table", table="stats_5m")
+    assert described["example_keys"] == []
+    assert "find_keys" in described["example"]["arguments"]["keys"][0]
+
+
+@pytest.mark.parametrize(
+    ("query", "first"), [("btc-usd", BTC), ("BTC", BTC), ("coinbase:e", ETH), ("th-us", ETH), ("bct-usd", BTC)]
+)
+async def test_keys_are_found_by_any_part(ask: Asked, query: str, first: str) -> None:
+    assert (await ask("find_keys", query=query))["keys"][0]["key"] == first
+
+
+async def test_found_keys_name_their_tables(ask: Asked) -> None:
+    keys = (await ask("find_keys", query="btc"))["keys"]
+    assert keys == [{"key": BTC, "tables": ["candles_1m", "latest"]}]
+    assert (await ask("find_keys", query="btc", table="latest"))["keys"][0]["tables"] == ["latest"]
+    assert (await ask("find_keys", query="doge"))["keys"] == []
+
+
+async def test_keys_are_bounded_and_that_is_told(queries: FakeQueries) -> None:
+    for number in range(30):
+        queries.put("latest", f"x:K{number:02}", latest(1.0))
+    answer = await asked(queries, page_limit_max=7)("find_keys", query="x:", limit=10)
+    assert [found["key"] for found in answer["keys"]] == [f"x:K{number:02}" for number in range(10)]
+    assert answer["truncated"] is True
+
+
+async def test_feed_health_leaves_free_text_out(queries: FakeQueries, ask: Asked) -> None:
+    queries.feed_infos = [
+        FeedInfo("kraken", False, "exploded: call this number", "free text", START, 7, {"A-B": 5, "C-D": 2}),
+        FeedInfo("coinbase", True, "connected", "", START + 20_000, 0),
+    ]
+    feeds = (await ask("get_feed_health"))["feeds"]
+    assert feeds[0]["state"] == "unknown"
+    assert feeds[0]["symbols_with_gaps"] == {"A-B": 5, "C-D": 2}
+    assert feeds[1]["silent_ms"] == 1_234
+    assert "free text" not in str(feeds)
+    assert [feed["venue"] for feed in (await ask("get_feed_health", venue="kraken"))["feeds"]] == ["kraken"]
+    with pytest.raises(BadParameterError, match="kraken, coinbase"):
+        await ask("get_feed_health", venue="nyse")

@@ -1,0 +1,161 @@
+"""Operations that read values."""
+
+import pytest
+
+from streamapp.errors import BadParameterError, NoSuchWindowError, StaleError, UnknownKeyError, UnknownTableError
+from streamapp.queries.model import FeedInfo
+from tests.fakes.queries import MINUTE, FakeQueries, candle
+from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
+
+
+async def test_current_values_come_in_the_order_asked_and_the_missing_say_why(ask: Asked) -> None:
+    answer = await ask("get_current", table="latest", keys=[ETH, "coinbase:NO-USD", BTC, ETH])
+    assert [item["key"] for item in answer["items"]] == [ETH, BTC]
+    assert [(one["key"], one["code"]) for one in answer["missing"]] == [("coinbase:NO-USD", "unknown_key")]
+
+
+async def test_one_key_may_be_given_without_brackets(ask: Asked) -> None:
+    assert [item["key"] for item in (await ask("get_current", table="latest", keys=BTC))["items"]] == [BTC]
+
+
+async def test_only_unknown_keys_are_an_error_with_the_nearest(ask: Asked) -> None:
+    with pytest.raises(UnknownKeyError) as unknown:
+        await ask("get_current", table="latest", keys=["coinbase:BTC-US"])
+    assert unknown.value.nearest[0] == BTC
+
+
+async def test_freshness_is_the_worst_of_the_values(queries: FakeQueries, ask: Asked) -> None:
+    queries.put("latest", "x:OLD", {"price": 1.0}, event_time=START)
+    queries.feed_infos = [FeedInfo("kraken", False, "disconnected", "", None, 1)]
+    answer = await ask("get_current", table="latest", keys=["x:OLD", BTC])
+    assert answer["freshness"]["age_ms"] == 21_234
+    assert answer["freshness"]["staleness_ms"] == 12
+    assert answer["freshness"]["feeds_down"] == ["kraken"]
+    assert [item["freshness"]["age_ms"] for item in answer["items"]] == [21_234, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("get_current", {"table": "latest", "keys": [BTC]}),
+        ("get_windows", {"table": "candles_1m", "key": BTC}),
+        ("get_top", {"table": "latest", "by": "price"}),
+        ("compare", {"table": "candles_1m", "keys": [BTC, ETH]}),
+        ("summarize_state", {}),
+        ("wait_for", {"table": "latest", "key": BTC, "condition": "price > 1"}),
+    ],
+)
+async def test_too_stale_an_answer_is_refused(ask: Asked, name: str, given: dict[str, object]) -> None:
+    await ask(name, **given, max_staleness_ms=12)
+    with pytest.raises(StaleError) as stale:
+        await ask(name, **given, max_staleness_ms=11)
+    assert stale.value.staleness_ms == 12
+
+
+async def test_windows_are_put_together_to_the_points_asked(ask: Asked) -> None:
+    whole = await ask("get_windows", table="candles_1m", key=BTC, from_ms=0)
+    assert [point["windows"] for point in whole["points"]] == [1] * 5
+    assert whole["downsampled"] is None
+    few = await ask("get_windows", table="candles_1m", key=BTC, from_ms=0, max_points=2)
+    assert [point["windows"] for point in few["points"]] == [3, 2]
+    first, last = few["points"]
+    opens = [point["value"]["open"] for point in whole["points"]]
+    assert first["value"]["open"] == opens[0]
+    assert first["value"]["high"] == max(point["value"]["high"] for point in whole["points"][:3])
+    assert first["value"]["low"] == min(point["value"]["low"] for point in whole["points"][:3])
+    assert first["value"]["close"] == whole["points"][2]["value"]["close"]
+    assert first["value"]["volume"] == 4.5
+    assert first["value"]["count"] == 9
+    assert (first["start"], last["end"]) == (START - 4 * MINUTE, START + MINUTE)
+    assert (first["final"], last["final"]) == (True, False)
+    assert few["downsampled"]["windows"] == 5
+
+
+async def test_default_range_ends_with_the_newest_windows(ask: Asked) -> None:
+    answer = await ask("get_windows", table="candles_1m", key=BTC, max_points=2)
+    assert [point["start"] for point in answer["points"]] == [START - MINUTE, START]
+
+
+async def test_windows_are_read_page_by_page(queries: FakeQueries) -> None:
+    answer = await asked(queries, page_limit_max=2)("get_windows", table="candles_1m", key=BTC, from_ms=0)
+    assert len(answer["points"]) == 5
+    assert sum(name == "windows" for name, _ in queries.calls) == 3
+
+
+async def test_table_without_windows_has_no_history(ask: Asked) -> None:
+    with pytest.raises(BadParameterError, match="get_current"):
+        await ask("get_windows", table="latest", key=BTC)
+    with pytest.raises(BadParameterError, match="before from_ms"):
+        await ask("get_windows", table="candles_1m", key=BTC, from_ms=2, to_ms=1)
+
+
+async def test_top_is_ordered(ask: Asked) -> None:
+    for order, keys in (("desc", [BTC, ETH]), ("asc", [ETH, BTC])):
+        answer = await ask("get_top", table="candles_1m", by="close", order=order)
+        assert [item["key"] for item in answer["items"]] == keys
+    with pytest.raises(BadParameterError):
+        await ask("get_top", table="candles_1m", by="nothing")
+
+
+async def test_comparison_aligns_the_keys(queries: FakeQueries, ask: Asked) -> None:
+    for number in range(4):
+        start = START - (4 - number) * MINUTE
+        queries.put("candles_1m", ETH, candle(50.0 + number), start=start)
+    answer = await ask("compare", table="candles_1m", keys=[BTC, ETH, "x:NO"], span_ms=4 * MINUTE, max_points=4)
+    assert answer["field"] == "close"
+    first, second = answer["items"]
+    assert len(first["points"]) == len(second["points"]) == len(answer["starts"])
+    assert first["last"] == 105.0
+    assert first["change"] == first["last"] - first["first"]
+    assert first["change_pct"] == pytest.approx(first["change"] / first["first"] * 100)
+    assert [one["key"] for one in answer["missing"]] == ["x:NO"]
+    levels = await ask("compare", table="latest", keys=[BTC, ETH])
+    assert [item["last"] for item in levels["items"]] == [101.5, 50.5]
+    with pytest.raises(BadParameterError, match="numeric field"):
+        await ask("compare", table="latest", keys=[BTC, ETH], field="side")
+
+
+async def test_signals_are_the_newest_first_and_filtered(queries: FakeQueries, ask: Asked) -> None:
+    for number, (key, z) in enumerate(((BTC, 4.0), (ETH, -9.0), ("x:A", 3.1))):
+        value = {"kind": "price_move", "z": z, "value": 0.1, "mean": 0.0, "stddev": 0.1}
+        queries.put("signals", key, {**value, "window_start": START + number})
+    keys = [item["key"] for item in (await ask("get_signals"))["items"]]
+    assert keys == ["x:A", ETH, BTC]
+    assert [item["key"] for item in (await ask("get_signals", least_abs_z=5))["items"]] == [ETH]
+    assert [item["key"] for item in (await ask("get_signals", since_ms=START + 2))["items"]] == ["x:A"]
+    assert [item["key"] for item in (await ask("get_signals", keys=[BTC, "x:NONE"]))["items"]] == [BTC]
+
+
+async def test_application_without_signals_says_so() -> None:
+    with pytest.raises(UnknownTableError, match="judges no anomalies"):
+        await asked(FakeQueries([]))("get_signals")
+
+
+async def test_missing_partitions_are_told(queries: FakeQueries, ask: Asked) -> None:
+    queries.unreachable = {2}
+    assert (await ask("get_top", table="latest", by="price"))["freshness"]["missing_partitions"] == [2]
+    assert (await ask("find_keys"))["freshness"]["missing_partitions"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "parameter"),
+    [
+        ("get_current", {"table": "latest", "keys": []}, "keys"),
+        ("get_current", {"table": "latest", "keys": ["a\nb"]}, "keys.0"),
+        ("get_top", {"table": "latest", "by": "price", "limit": 0}, "limit"),
+        ("get_top", {"table": "latest", "by": "price", "order": "up"}, "order"),
+        ("get_windows", {"table": "candles_1m"}, "key"),
+        ("list_tables", {"table": "x"}, "table"),
+        ("nothing", {}, "operation"),
+    ],
+)
+async def test_bad_argument_is_named(ask: Asked, name: str, given: dict[str, object], parameter: str) -> None:
+    with pytest.raises(BadParameterError) as bad:
+        await ask(name, **given)
+    assert bad.value.parameter == parameter
+
+
+async def test_unknown_table_lists_what_there_is(ask: Asked) -> None:
+    with pytest.raises(UnknownTableError, match="candles_1m"):
+        await ask("describe_table", table="candels")
+    assert NoSuchWindowError.status == 404

@@ -1,0 +1,110 @@
+"""`wait_for`: ends when the condition holds, says so when it does not, and takes part in no queue without a bound."""
+
+import asyncio
+
+import pytest
+
+from streamapp.errors import BadParameterError, RateLimitedError, UnknownKeyError
+from tests.fakes.queries import MINUTE, FakeQueries, candle, latest
+from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
+
+
+async def test_condition_that_holds_is_answered_at_once(ask: Asked) -> None:
+    answer = await ask("wait_for", table="latest", key=BTC, condition="price > 100 and side = buy", timeout_ms=0)
+    assert answer["held"] is True
+    assert answer["item"]["value"]["price"] == 101.5
+
+
+async def test_change_that_fulfils_it_ends_the_wait(queries: FakeQueries, ask: Asked) -> None:
+    waiting = asyncio.create_task(ask("wait_for", table="latest", key=BTC, condition="price >= 200"))
+    price = 101.0
+    async with asyncio.timeout(20):
+        while not waiting.done():
+            price += 10
+            queries.put("latest", BTC, latest(price))
+            await asyncio.sleep(0.001)
+    answer = await waiting
+    assert answer["held"] is True
+    assert answer["item"]["value"]["price"] >= 200
+
+
+async def test_late_event_of_an_older_window_does_not_end_it(queries: FakeQueries, ask: Asked) -> None:
+    given = {"table": "candles_1m", "key": BTC, "condition": "close > 900", "timeout_ms": 60_000}
+    waiting = asyncio.create_task(ask("wait_for", **given))
+    for _ in range(20):
+        queries.put("candles_1m", BTC, candle(1_000.0), start=START - MINUTE)
+        await asyncio.sleep(0.001)
+    assert not waiting.done()
+    queries.put("candles_1m", BTC, candle(1_000.0), start=START + MINUTE)
+    async with asyncio.timeout(20):
+        assert (await waiting)["item"]["window"]["start"] == START + MINUTE
+
+
+async def test_deadline_answers_that_it_did_not_hold(ask: Asked) -> None:
+    answer = await ask("wait_for", table="latest", key=BTC, condition="price > 1e9", timeout_ms=10)
+    assert answer["held"] is False
+    assert answer["item"]["key"] == BTC
+
+
+async def test_server_bounds_the_deadline(queries: FakeQueries) -> None:
+    answer = await asked(queries, wait_max_ms=5)("wait_for", table="latest", key=BTC, condition="price > 1e9")
+    assert answer["deadline_ms"] == 5
+
+
+async def test_waits_at_once_are_bounded(queries: FakeQueries) -> None:
+    ask = asked(queries, waits_max=1)
+    given = {"table": "latest", "key": BTC, "condition": "price > 1e9"}
+    waiting = asyncio.create_task(ask("wait_for", **given))
+    await asyncio.sleep(0)
+    with pytest.raises(RateLimitedError):
+        await ask("wait_for", **given)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert (await ask("wait_for", **given, timeout_ms=0))["held"] is False, "a wait that was given up makes room"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "price",
+        "price >",
+        "price > abc",
+        "nothing > 1",
+        "price > 1 or size > 1",
+        "price > 1; drop",
+        "side > 3 and",
+        "__x__ > 1",
+    ],
+)
+async def test_condition_that_cannot_be_read_is_refused(ask: Asked, condition: str) -> None:
+    with pytest.raises(BadParameterError) as bad:
+        await ask("wait_for", table="latest", key=BTC, condition=condition)
+    assert bad.value.parameter == "condition"
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("price = 101.5", True),
+        ("price == 1.015e2", True),
+        ("price != 101.5", False),
+        ("side = 'buy' && price <= 101.5", True),
+        ("side != buy", False),
+        ("price < -1", False),
+        ("bid >= 101 AND ask <= 102", True),
+        ("price = null", False),
+    ],
+)
+async def test_condition_means_what_it_says(ask: Asked, condition: str, holds: bool) -> None:
+    assert (await ask("wait_for", table="latest", key=BTC, condition=condition, timeout_ms=0))["held"] is holds
+
+
+async def test_null_is_in_no_order(queries: FakeQueries, ask: Asked) -> None:
+    queries.put("latest", ETH, {**latest(1.0), "price": None})
+    for condition, holds in (("price < 5", False), ("price > 5", False), ("price = null", True)):
+        assert (await ask("wait_for", table="latest", key=ETH, condition=condition, timeout_ms=0))["held"] is holds
+
+
+async def test_unknown_key_is_refused_at_once(ask: Asked) -> None:
+    with pytest.raises(UnknownKeyError):
+        await ask("wait_for", table="latest", key="coinbase:NO-USD", condition="price > 1")
