@@ -4,8 +4,12 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-from langchain_core.tools import BaseTool, ToolException
 from pydantic import SecretStr
+
+try:
+    from langchain_core.tools import BaseTool, ToolException
+except ImportError as missing:
+    raise ImportError("streamapp.tools needs langchain-core; install streamapp[langchain]") from missing
 
 from streamapp.client.stream_client import DEFAULT_URL, StreamClient
 from streamapp.errors import QueryError

@@ -1,0 +1,186 @@
+"""The typed client: every operation, errors as classes, retries with a limit, streams that come back."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from streamapp.client import StreamClient, WorkerUnreachableError
+from streamapp.errors import BadParameterError, ConfigurationError, RestoringError, StaleError, UnknownKeyError
+from streamapp.metrics import Metrics
+from streamapp.operations.catalogue import OPERATIONS
+from streamapp.views.auth import new_token
+from tests.fakes.processes import unused_port
+from tests.fakes.queries import FakeQueries, latest
+from tests.unit.mcp_server.conftest import BTC, ETH, Serve, clock, metrics, queries, serve
+from tests.unit.mcp_server.test_mcp_over_http import CALLS
+
+__all__ = ["clock", "metrics", "queries", "serve"]  # fixtures
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def test_every_operation_answers_typed(serve: Serve) -> None:
+    async with StreamClient(await serve()) as client:
+        for operation in OPERATIONS:
+            assert isinstance(await client.call(operation.name, CALLS[operation.name]), operation.answer)
+        assert (await client.list_tables()).tables[0].name == "candles_1m"
+        assert (await client.describe_table("latest")).kind == "latest"
+        assert (await client.get_current("latest", BTC)).items[0].value["price"] == 101.5
+        assert len((await client.get_windows("candles_1m", BTC, from_ms=0)).points) == 5
+        assert (await client.get_top("latest", "price")).items[0].key == BTC
+        assert (await client.find_keys("eth")).keys[0].key == ETH
+        assert (await client.compare("latest", [BTC, ETH])).field == "price"
+        assert (await client.get_signals()).items[0].key == BTC
+        assert (await client.get_feed_health("kraken")).feeds[0].connected is False
+        assert (await client.summarize_state(budget_tokens=200)).tokens <= 200
+        assert (await client.wait_for("latest", BTC, "price > 1")).held is True
+        assert await client.keys("latest", limit=1) == ([BTC], (await client.keys("latest", limit=1))[1])
+
+
+async def test_refusal_is_the_same_class_as_there(serve: Serve) -> None:
+    async with StreamClient(await serve()) as client:
+        with pytest.raises(UnknownKeyError) as unknown:
+            await client.get_current("latest", "coinbase:BTC-US")
+        assert unknown.value.nearest[0] == BTC
+        with pytest.raises(StaleError) as stale:
+            await client.get_current("latest", BTC, max_staleness_ms=1)
+        assert stale.value.staleness_ms == 12
+        with pytest.raises(BadParameterError) as bad:
+            await client.call("get_top", {"table": "latest"})
+        assert bad.value.parameter == "by"
+        with pytest.raises(BadParameterError):
+            await client.call("nothing", {})
+
+
+async def test_token_is_sent_and_counted(serve: Serve, metrics: Metrics) -> None:
+    token, entry = new_token("bot", ["read"])
+    async with StreamClient(await serve(api_tokens=entry), token=token) as client:
+        await client.list_tables()
+    assert metrics.operation_calls.labels(operation="list_tables", caller="bot", outcome="ok")._value.get() == 1
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
+    """A server with one handler for everything."""
+    runners: list[web.AppRunner] = []
+
+    async def make(handler: Handler) -> str:
+        application = web.Application()
+        application.router.add_route("*", "/{any:.*}", handler)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await runner.setup()
+        runners.append(runner)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    yield make
+    for runner in runners:
+        await runner.cleanup()
+
+
+RESTORING = {"code": "restoring", "detail": "wait", "status": 503}
+TABLES = {"tables": [], "freshness": {"as_of": 1}}
+
+
+async def test_failure_that_may_pass_is_tried_again(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    asked = 0
+
+    async def handler(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response(RESTORING, status=503) if asked < 3 else web.json_response(TABLES)
+
+    async with StreamClient(await stub(handler), pause_s=0.001) as client:
+        assert (await client.list_tables()).freshness.as_of == 1
+    assert asked == 3
+
+
+async def test_retries_have_a_limit(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    asked = 0
+
+    async def handler(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response(RESTORING, status=503)
+
+    async with StreamClient(await stub(handler), retries=2, pause_s=0.001) as client:
+        with pytest.raises(RestoringError):
+            await client.list_tables()
+    assert asked == 3
+
+
+async def test_refusal_for_good_is_not_tried_again(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    asked = 0
+
+    async def handler(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"code": "unknown_table", "detail": "no", "status": 404}, status=404)
+
+    async with StreamClient(await stub(handler), pause_s=0.001) as client:
+        with pytest.raises(Exception, match="no"):
+            await client.list_tables()
+    assert asked == 1
+
+
+async def test_silent_server_is_given_up(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    import asyncio
+
+    async def handler(_request: web.Request) -> web.Response:
+        await asyncio.sleep(5)
+        return web.Response()
+
+    async with StreamClient(await stub(handler), timeout_s=0.05, retries=0) as client:
+        with pytest.raises(WorkerUnreachableError):
+            await client.list_tables()
+
+
+async def test_other_server_is_no_worker(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(text="<html>", status=404)
+
+    async with StreamClient(await stub(handler), retries=0) as client:
+        with pytest.raises(WorkerUnreachableError, match="is it a streamapp worker"):
+            await client.list_tables()
+    async with StreamClient(f"http://127.0.0.1:{unused_port()}", retries=0) as client:
+        with pytest.raises(WorkerUnreachableError, match="no worker answers"):
+            await client.list_tables()
+    with pytest.raises(ConfigurationError):
+        StreamClient("127.0.0.1:6066")
+
+
+async def test_changes_come_back_after_a_lost_stream(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    asked: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers.get("Last-Event-ID"))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        number = len(asked)
+        kind = "snapshot" if number == 1 else "change"
+        await response.write(f': hi\n\nretry: 1\n\nevent: {kind}\nid: {number}-0\ndata: {{"n": {number}}}\n\n'.encode())
+        return response
+
+    async with StreamClient(await stub(handler)) as client:
+        changes = client.changes("latest", "x:Y Z")
+        found = [await anext(changes), await anext(changes)]
+        await changes.aclose()
+    assert [(event.kind, event.data["n"], event.id) for event in found] == [
+        ("snapshot", 1, "1-0"),
+        ("change", 2, "2-0"),
+    ]
+    assert asked == [None, "1-0"]
+
+
+async def test_changes_of_a_worker_begin_with_what_is_there(serve: Serve, queries: FakeQueries) -> None:
+    async with StreamClient(await serve()) as client:
+        changes = client.changes("latest", BTC)
+        event = await anext(changes)
+        assert (event.kind, event.data["value"]["price"]) == ("snapshot", 101.5)
+        queries.put("latest", BTC, latest(7.0))
+        event = await anext(changes)
+        assert (event.kind, event.data["value"]["price"]) == ("change", 7.0)
+        await changes.aclose()
+        with pytest.raises(Exception, match="no table"):
+            await anext(client.changes("nothing"))
