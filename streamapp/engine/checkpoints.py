@@ -87,11 +87,18 @@ class Checkpointer:
     async def flush(self, partitions: Iterable[LivePartition], lanes: Iterable[SourceLane]) -> None:
         """Make all that has been merged durable, then let the lanes' offsets be committed.
 
+        Args:
+            partitions: what is made durable.
+            lanes: all that feed them now; of a live view those, too, that are opened while this waits: what they feed may
+                get into this checkpoint, their offsets do not.
+
         Raises:
             ProduceError: a record was not acknowledged.
             StateError: the disk refused, the time-out passed, or an earlier checkpoint was not completed.
             FencedError: the partitions are not this worker's any more.
         """
+        # taken together: what a lane has merged is durable only where all that it feeds is part of the checkpoint
+        parts, fed = list(partitions), list(lanes)
         async with self._lock:
             if self._broken:
                 raise StateError(
@@ -103,7 +110,7 @@ class Checkpointer:
             self._broken = True  # until it is through: cancelling breaks it as well
             try:
                 async with asyncio.timeout(self._timeout_ms / 1000):
-                    await self._flush(list(partitions), list(lanes))
+                    await self._flush(parts, fed, lanes)
                 self._broken = False
             except TimeoutError:
                 raise StateError(
@@ -113,7 +120,9 @@ class Checkpointer:
                     "STREAMAPP_FLUSH_TIMEOUT_MS",
                 ) from None
 
-    async def _flush(self, partitions: Sequence[LivePartition], lanes: Sequence[SourceLane]) -> None:
+    async def _flush(
+        self, partitions: Sequence[LivePartition], lanes: Sequence[SourceLane], open_lanes: Iterable[SourceLane]
+    ) -> None:
         await self._guard()
         if self._mend is not None:
             await self._mend(partitions)
@@ -142,9 +151,10 @@ class Checkpointer:
                     finals.append(_final_message(live, final))
                     if len(finals) % _MESSAGES_PER_TURN == 0:
                         await asyncio.sleep(0)
-        # after the plans: of a record that a plan passes over, the dead letter is among them
+        # after the plans, and of the lanes that there are by now: of a record that a plan passes over, the dead letter is
+        # among them, even if its lane was opened after this began
         rejected: list[OutMessage] = []
-        for lane in lanes:
+        for lane in dict.fromkeys([*lanes, *open_lanes]):
             rejected += lane.rejected
             lane.rejected = []
         started = self._clock.monotonic_ms()

@@ -144,12 +144,14 @@ class Group:
         self.world.note("generation", self.generation, [(p, life.process.name) for p, life in self.owners.items()])
         for life in self.members:
             places = {(topic, partition) for topic in self._topics() for partition in held[id(life)]}
-            self.world.after(self.world.latency(0.005), self._assign, life, self.generation, places)
+            # a lease runs from the sending of the request; the coordinator's own begins as late as now
+            sent_ms = self.world.monotonic_ms()
+            self.world.after(self.world.latency(0.005), self._assign, life, self.generation, places, sent_ms)
 
-    def _assign(self, life: "Life", generation: int, places: set[Place]) -> None:
+    def _assign(self, life: "Life", generation: int, places: set[Place], sent_ms: int) -> None:
         """The answer arrives, unless the member has joined the next round meanwhile."""
         if generation == self.generation and (self.stable or life not in self._joined):
-            life.assigned(generation, places)
+            life.assigned(generation, places, sent_ms)
 
     def owes(self, life: "Life") -> bool:
         """Whether a member has not got the present assignment yet."""

@@ -36,6 +36,7 @@ class Oracle:
         self._finals: dict[str, Any] = {}
         self._late: dict[str, Any] = {}
         self._dead: dict[Origin, str] = {}
+        self._lettered: dict[tuple[str, str, int], int] = {}
         self._names = {definition.name: definition for definition in scenario.tables}
         self._roles: dict[str, tuple[str, TableDefinition]] = {}
         for definition in scenario.tables:
@@ -55,14 +56,16 @@ class Oracle:
 
     def appended(self, place: Place, record: Stored) -> None:
         """Look at everything that reaches a topic."""
-        topic, _partition = place
-        role, _definition = self._roles.get(topic, (topic, None))
+        topic, partition = place
+        role, definition = self._roles.get(topic, (topic, None))
         if role == "changelog":
+            assert definition is not None
             if record.key == CHECKPOINT_KEY and record.value is not None:
                 epoch = epoch_of(record)
                 if epoch >= self._epochs.get(place, epoch):  # else nobody believes it
                     self._epochs[place] = epoch
                     self._checkpoints[place] = Checkpoint.decode(record.value)
+                    self._letters_before(definition, partition, self._checkpoints[place])
         elif role == "final":
             assert record.value is not None
             body = orjson.loads(record.value)
@@ -75,6 +78,23 @@ class Oracle:
             assert record.value is not None
             body = orjson.loads(record.value)
             self._dead[self._source_of(body["topic"], body["partition"], body["offset"])] = body["reason"]
+
+    def _letters_before(self, table: TableDefinition, partition: int, checkpoint: Checkpoint) -> None:
+        """What a checkpoint passes over never comes again, so what of it cannot be used must have its dead letter by now."""
+        if table.rekey is not None:
+            return  # dead letters come from forwarding
+        for index, source in enumerate(table.sources):
+            place = (source.topic, partition)
+            known = self._lettered.get((table.name, *place), -1)
+            for made in self.made.get(place, ()):
+                if not known < made.offset <= checkpoint.offsets[index]:
+                    continue
+                origin = (source.topic, partition, made.offset)
+                if reference.is_dead(made, source.time_field is not None, rekeyed=False) and origin not in self._dead:
+                    self.wrong(
+                        f"a checkpoint of {table.name}-{partition} passes over {origin}, which has no dead letter"
+                    )
+            self._lettered[(table.name, *place)] = max(known, checkpoint.offsets[index])
 
     def _once(self, known: dict[str, Any], identity: str, body: Any, what: str) -> None:
         before = known.setdefault(identity, body)
@@ -326,8 +346,10 @@ def at_rest(cluster: Cluster, topics: Iterable[Place], owners: Mapping[int, Any]
     """Whether every record of these partitions is merged by its owner, durable and committed."""
     for life in set(owners.values()):
         engine = life.engine
-        if engine is None or not engine.settled or engine.unrestored() or engine._checkpointer._lock.locked():
+        if engine is None or life.stopping or not engine.settled or engine.unrestored():
             return False
+        if engine._checkpointer._lock.locked() or engine._checkpointer._broken:
+            return False  # one that timed out stops the worker, and what it held comes again with the next one
     for place in topics:
         life = owners.get(place[1])
         if life is None or not life.process.alive or life.engine is None:

@@ -77,7 +77,7 @@ def expect(
         timed = table.sources[0 if rekeyed else origin].time_field is not None
         members = []
         for record in records.get(place, ()):
-            if _is_dead(record, timed, rekeyed):
+            if is_dead(record, timed, rekeyed=rekeyed):
                 if not rekeyed or record.partition == partition:  # told once
                     expected.dead.add((record.topic, record.partition, record.offset))
                 continue
@@ -99,7 +99,8 @@ def expect(
     return expected
 
 
-def _is_dead(record: Made, timed: bool, rekeyed: bool) -> bool:
+def is_dead(record: Made, timed: bool, *, rekeyed: bool) -> bool:
+    """Whether nothing can be made of a record: by no aggregate, whenever it comes."""
     poison = record.poison
     return (
         poison in ALWAYS_DEAD

@@ -8,13 +8,15 @@ REGRESSIONS = (
     33,  # dead letters of partitions that were given up and came back were taken for sent
     227,  # the same
     8616,  # the simulated compaction took what a replaced owner had just written over, sooner than a broker may
+    8400,  # the simulated member took the arrival of its assignment, not the sending of its request, for the lease's begin
+    10570,  # dead letters of a lane that opened while a checkpoint was waiting came in none, and a crash lost them
+    13573,  # the same
+    8021,  # taken for at rest in the moment in which a checkpoint of before timed out
 )
 
 #: seeds that fail and are not understood yet; runs of many seeds leave them out, so that they say what is new
-OPEN = (
-    8021,  # expired windows of hopping tables stay in the store until a checkpoint that does not come at rest
-    8400,  # two workers answer for a moment while one is cut off and a rebalance is under way
-    10570,  # idle: a dead letter is missing at rest
+OPEN: tuple[int, ...] = (
+    3714,  # an assignment that comes after a newer revocation is followed by another: letters of replaced lanes are lost
 )
 
 #: seeds under which broken rules showed when they were last looked for; they are tried before a range of fresh ones. Two

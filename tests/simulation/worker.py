@@ -106,7 +106,7 @@ class Life:
         self.cut_until = 0.0  # until then nothing passes between it and the coordinator
         self._member = False
         self.main: asyncio.Task[None] | None = None
-        self._stopping = False
+        self.stopping = False
         self._news: asyncio.Queue[Any] = asyncio.Queue()
 
     # --- its life ------------------------------------------------------------------------------------------------------
@@ -147,8 +147,8 @@ class Life:
 
     def stop(self) -> None:
         """A planned stop, or one after a failure."""
-        if not self._stopping and self.process.alive:
-            self._stopping = True
+        if not self.stopping and self.process.alive:
+            self.stopping = True
             self.process.loop.create_task(self._stop())
 
     async def _stop(self) -> None:
@@ -170,10 +170,8 @@ class Life:
         if self.process.alive:
             self.process.loop.call_soon(self._news.put_nowait, self._rejoin)
 
-    def assigned(self, generation: int, places: set[Place]) -> None:
-        """The answer to a join."""
-
-        sent_ms = self.world.monotonic_ms()
+    def assigned(self, generation: int, places: set[Place], sent_ms: int) -> None:
+        """The answer to a join, and when the request for it was sent."""
 
         async def take() -> None:
             assert self.engine is not None

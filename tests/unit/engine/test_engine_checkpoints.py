@@ -99,6 +99,23 @@ async def test_the_order_is_letters_values_tombstones_and_late_checkpoint_finals
     assert not bench.lane.rejected
 
 
+async def test_dead_letters_of_a_lane_that_opens_while_the_checkpoint_waits_are_sent_before_what_it_fed(
+    clock: ManualClock, metrics: Metrics
+) -> None:
+    """Restoring goes on in the background: a checkpoint that begins before a lane is there may hold its records."""
+    opened: list[SourceLane] = []
+    bench = Bench(clock, metrics)
+
+    async def mend(partitions: object) -> None:
+        opened.append(bench.lane)
+        everything(bench)
+
+    bench.checkpointer._mend = mend
+    await bench.checkpointer.flush([bench.live], opened)
+    assert bench.kinds()[:2] == [{"dead-letters"}, {"value"}]
+    assert not bench.lane.rejected
+
+
 @pytest.mark.parametrize("stage", range(5))
 async def test_a_failure_at_any_stage_acknowledges_and_stores_nothing_then_or_later(
     stage: int, clock: ManualClock, metrics: Metrics
