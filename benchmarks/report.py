@@ -128,6 +128,15 @@ def _recovery(figures: Figures) -> str:
     return table((title, "restored", "restore phase s", "start to ready s"), rows)
 
 
+def _takeover(figures: Figures) -> str:
+    names = ("keys", "partitions_lost", "copy_s", "owner_s", "beyond_session_s", "restored")
+    head = (
+        *("after kill -9", "keys", "partitions", "a copy answers, s", "a new owner answers, s"),
+        *("beyond the session time-out, s", "still to restore"),
+    )
+    return table(head, [("two workers, a copy each", *(figure(figures[name]) for name in names))])
+
+
 def _bridge(figures: Figures) -> str:
     row = [
         figures[name]
@@ -158,6 +167,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "latency": ("Latency", _latency),
     "reads": ("Point reads", _reads),
     "recovery": ("Recovery", _recovery),
+    "takeover": ("Take-over", _takeover),
     "bridge": ("Bridge", _bridge),
     "memory": ("Memory", _memory),
     "scaling": ("Scaling", _scaling),

@@ -17,7 +17,7 @@ class Sizes:
         latency_s, latency_warmup_s: how long probes are sent, and the part of it that does not count.
         read_s: how long each read test runs.
         read_load: events/s that come in while reads are measured.
-        keys: distinct keys of the recovery.
+        keys: distinct keys of the recovery and of the take-over.
         frames: trades of the bridge.
         windows: live windows of the memory test.
         scaling_trades: events for each number of workers.

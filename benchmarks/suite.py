@@ -26,6 +26,7 @@ PARTS = {
     "latency": 600,
     "reads": 300,
     "recovery": 600,
+    "takeover": 600,
     "bridge": 400,
     "memory": 400,
     "scaling": 600,

@@ -107,6 +107,7 @@ TARGETS = (
     Target("lost disk, restore phase, to Kafka Streams'", 1.0, _restore("restore_s"), "x", False),
     Target("restart on an intact disk, clean", 2.0, _at("recovery", "runs", "clean", "ready_s"), "s", False),
     Target("restart on an intact disk, after kill -9", 2.0, _at("recovery", "runs", "killed", "ready_s"), "s", False),
+    Target("keys of a killed worker beyond its session", 2.0, _at("takeover", "beyond_session_s"), "s", False),
     Target("bridge", 50_000, _at("bridge", "acknowledged_frames_per_s"), "frames/s"),
     Target("1 M live windows, resident", 400.0, _memory, "MiB", False),
 )

@@ -119,6 +119,14 @@ class Worker:
                 raise ProgramError(f"GET {path}: {answer.status} {(await answer.text())[:300]}")
             return await answer.json()
 
+    async def try_read(self, path: str) -> Any | None:
+        """As `read`; None where it is refused, or nobody answers."""
+        try:
+            return await self.read(path)
+        except (aiohttp.ClientError, TimeoutError, ProgramError):
+            self.program.check_alive()
+            return None
+
     async def metric(self, name: str, labels: str = "") -> float | None:
         """The sum of a metric over its labels (those that hold the text `labels`); None while nothing answers.
 
