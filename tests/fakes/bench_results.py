@@ -79,6 +79,15 @@ def full_results() -> Results:
             "idle": reads("streamapp, idle", 22_000, 1.5),
             "paced_loaded": reads("streamapp, 50,000 events/s, paced", 500, 6.0),
         },
+        "takeover": {
+            "keys": 1_000_000,
+            "partitions_lost": 2,
+            "session_timeout_ms": 6_000,
+            "copy_s": 0.1,
+            "owner_s": 6.4,
+            "beyond_session_s": 0.4,
+            "restored": 0,
+        },
         "recovery": {
             "keys": 1_000_000,
             "runs": {

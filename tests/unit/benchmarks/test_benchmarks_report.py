@@ -45,6 +45,7 @@ def test_report_shows_every_part_and_every_target() -> None:
         "Latency",
         "Point reads",
         "Recovery",
+        "Take-over",
         "Bridge",
         "Memory",
     ):
