@@ -1,7 +1,7 @@
 """A server over the fake reads, served as a worker serves it."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,8 +16,6 @@ from tests.fakes.queries import MINUTE, FakeQueries, candle, latest
 
 START = 1_790_000_040_000
 BTC, ETH = "coinbase:BTC-USD", "coinbase:ETH-USD"
-
-Serve = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
@@ -49,23 +47,35 @@ def queries(clock: ManualClock) -> FakeQueries:
     return fake
 
 
-@pytest.fixture
-async def serve(queries: FakeQueries, metrics: Metrics, clock: ManualClock) -> AsyncIterator[Serve]:
-    """Start a server with other settings; its address."""
-    runners: list[web.AppRunner] = []
-    level = logging.getLogger("mcp").level
+class Serve:
+    """Starts servers with settings of their own; gives their addresses."""
 
-    async def make(**changes: Any) -> str:
+    def __init__(self, queries: FakeQueries, metrics: Metrics, clock: ManualClock) -> None:
+        self._parts = (queries, metrics, clock)
+        self._runners: list[web.AppRunner] = []
+
+    async def __call__(self, **changes: Any) -> str:
+        queries, metrics, clock = self._parts
         settings = Settings(**changes)
         application = web.Application()
         attach(application, queries, settings, metrics, clock)
         runner = web.AppRunner(application, **runner_options(settings))
         await runner.setup()
-        runners.append(runner)
+        self._runners.append(runner)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
-    yield make
-    for runner in runners:
-        await runner.cleanup()
+    async def stop(self) -> None:
+        """Stop all of them."""
+        while self._runners:
+            await self._runners.pop().cleanup()
+
+
+@pytest.fixture
+async def serve(queries: FakeQueries, metrics: Metrics, clock: ManualClock) -> AsyncIterator[Serve]:
+    """Start a server with other settings; its address."""
+    level = logging.getLogger("mcp").level
+    serving = Serve(queries, metrics, clock)
+    yield serving
+    await serving.stop()
     logging.getLogger("mcp").setLevel(level)

@@ -246,3 +246,89 @@ async def changed_until(queries: FakeQueries, told: "asyncio.Queue[str]") -> Non
             number += 1
             queries.put("latest", BTC, latest(200.0 + number))
             await asyncio.sleep(0.01)
+
+
+@WIRES
+async def test_client_that_leaves_ends_its_call(
+    serve: Serve, queries: FakeQueries, metrics: Metrics, mode: str
+) -> None:
+    url = f"{await serve()}/mcp"
+    given = {"table": "latest", "key": BTC, "condition": "price > 1e9", "timeout_ms": 60_000}
+    cancelled = metrics.operation_calls.labels(operation="wait_for", caller="anonymous", outcome="cancelled")
+    async with Client(url, mode=mode) as client:
+        await client.list_tools()
+        waiting = asyncio.create_task(client.call_tool("wait_for", given))
+        async with asyncio.timeout(20):
+            while not queries._subscribers:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.005)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    for _ in range(2_000):
+        if cancelled._value.get():
+            break
+        await asyncio.sleep(0.01)
+    assert cancelled._value.get() == 1
+
+
+async def test_stopping_server_gives_subscribers_their_last_word(serve: Serve) -> None:
+    url = f"{await serve()}/mcp"
+    stop = asyncio.Event()
+
+    async def listen(mode: str) -> str:
+        async with Client(url, mode=mode) as client:
+            if mode == "legacy":
+                stop.set()
+                return "session"
+            async with client.listen(resource_subscriptions=[f"table://latest/{BTC}"]) as listening:
+                stop.set()
+                async for _ in listening:
+                    pass
+                return "ended by the server"
+
+    assert await listen("legacy") == "session"
+    stop.clear()
+    listening = asyncio.create_task(listen("2026-07-28"))
+    async with asyncio.timeout(20):
+        await stop.wait()
+        began = asyncio.get_running_loop().time()
+        await serve.stop()
+        assert asyncio.get_running_loop().time() - began < 4
+        assert await listening == "ended by the server"
+
+
+async def test_slow_subscriber_holds_nobody_up(serve: Serve, queries: FakeQueries) -> None:
+    """One client opens its stream and never reads; another one and plain reads go on as before."""
+    url = await serve(mcp_notify_ms=1, sse_write_timeout_ms=200)
+    uris = [f"table://latest/{BTC}"]
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "slow", "version": "0"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"notifications": {"resourceSubscriptions": uris}, "_meta": meta}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}).encode()
+    head = (
+        f"POST /mcp HTTP/1.1\r\nHost: {url.removeprefix('http://')}\r\nContent-Type: application/json\r\n"
+        "Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\n"
+        f"Mcp-Method: subscriptions/listen\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=64)
+    writer.write(head.encode() + body)
+    await writer.drain()
+    assert b"200" in await reader.readline()
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    async with Client(f"{url}/mcp", mode="2026-07-28") as client, client.listen(resource_subscriptions=uris) as other:
+        told: asyncio.Queue[str] = asyncio.Queue()
+
+        async def listen() -> None:
+            async for one in other:
+                told.put_nowait(str(one.uri))
+
+        task = asyncio.create_task(listen())
+        for _ in range(3):
+            await changed_until(queries, told)
+            told.get_nowait()
+        assert not (await client.call_tool("get_current", CALLS["get_current"])).is_error
+        task.cancel()
+    writer.close()
