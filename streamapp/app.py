@@ -5,20 +5,18 @@ Wired in the order of the data's way: settings, topics, tables, engine, agents, 
 
 import asyncio
 import fcntl
-import gc
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import faust
-import uvloop
 from pydantic import ValidationError
 
 from streamapp.clock import Clock, SystemClock
+from streamapp.engine import process
 from streamapp.engine.agents import StreamTopic, guarded
 from streamapp.engine.assignor import StickyAssignor
 from streamapp.engine.membership import instance_id
@@ -45,10 +43,6 @@ from streamapp.windows.aggregate import Aggregate
 from streamapp.windows.named import Named
 
 log = logging.getLogger(__name__)
-
-#: container objects made since the last collection before the next one
-_GC_YOUNG_MAX = 50_000
-_SWITCH_INTERVAL_S = 0.0005
 
 SourceLike = Any  # a Faust topic, or a WindowTable (its final records)
 
@@ -267,21 +261,9 @@ class StreamApp(faust.App):  # type: ignore[misc]
         return WorkerWeb(self, runner_options(self.settings), with_point_reads)
 
     def worker_init(self) -> None:
-        """Called by `faust worker` before its event loop exists: choose the faster loop, and calm the garbage collector."""
+        """Called by `faust worker` before its event loop exists."""
         super().worker_init()
-        if type(asyncio.get_event_loop_policy()) is asyncio.DefaultEventLoopPolicy:
-            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-        # frames here are small: threads of their own would only take the cores from the loop and the broker; polars reads
-        # this when it is first used
-        os.environ.setdefault("POLARS_MAX_THREADS", "1")
-        # how long another thread may keep the interpreter while the event loop wants it: the consumer's thread parses, and
-        # Python's 5 ms would be what a reader waits for it
-        sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        # queued records are many, long-lived and free of cycles: with Python's thresholds the collector would walk over
-        # them again and again, which costs a quarter of the throughput
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_YOUNG_MAX, 20, 50)
+        process.tune()
 
     async def on_first_start(self) -> None:
         """Make the folder that Faust expects; nothing of ours is in it."""
