@@ -1,0 +1,125 @@
+"""An agent that answers "what is BTC doing, and is the number fresh?" through MCP.
+
+    streamapp demo &
+    python examples/agent.py                       # a scripted model: no network, no key
+    AGENT_MODEL=a-model-of-anthropic python examples/agent.py   # a real one; needs `pip install anthropic` and its API key
+
+The loop is that of every agent: the model is shown the tools, asks for some, reads what they say, and answers in the end.
+"""
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mcp.client import Client
+from mcp_types import CallToolResult, TextContent
+
+QUESTION = "What is BTC doing, and is the number fresh?"
+TURNS_MAX = 8
+
+
+@dataclass
+class ToolUse:
+    """A tool that the model wants called."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass
+class Turn:
+    """What a model says: tools to call, or its answer."""
+
+    text: str = ""
+    tools: list[ToolUse] = field(default_factory=list)
+
+
+class Model(Protocol):
+    """Anything that takes turns."""
+
+    async def turn(self, results: list[tuple[ToolUse, CallToolResult]]) -> Turn: ...
+
+
+class ScriptedModel:
+    """Stands in for a model: it does what a good one does, step by step, and reads the same answers."""
+
+    def __init__(self) -> None:
+        self._turns = 0
+
+    async def turn(self, results: list[tuple[ToolUse, CallToolResult]]) -> Turn:
+        self._turns += 1
+        if self._turns == 1:
+            return Turn(tools=[ToolUse("1", "find_keys", {"query": "btc", "table": "latest"})])
+        _, result = results[-1]
+        if result.is_error:
+            return Turn(text=f"I cannot tell: {text_of(result)}")
+        said = result.structured_content
+        if self._turns == 2:
+            if not said["keys"]:
+                return Turn(text="There is no BTC here (yet).")
+            key = said["keys"][0]["key"]
+            return Turn(tools=[ToolUse("2", "get_current", {"table": "latest", "keys": [key]})])
+        item, freshness = said["items"][0], said["freshness"]
+        venue = item["key"].partition(":")[0]
+        down = venue in freshness["feeds_down"]
+        verdict = f"its feed is DOWN, so the number is {freshness['age_ms']} ms old" if down else "it is fresh"
+        return Turn(
+            text=f"{item['key']} trades at {item['value']['price']}; {verdict}: the view is at most"
+            f" {freshness['staleness_ms']} ms behind, and the newest event is {freshness['age_ms']} ms old."
+        )
+
+
+class AnthropicModel:
+    """A real model, by its vendor's SDK."""
+
+    def __init__(self, name: str, tools: list[dict[str, Any]]) -> None:
+        import anthropic
+
+        self._client = anthropic.AsyncAnthropic()
+        self._name = name
+        self._tools = tools
+        self._messages: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}]
+
+    async def turn(self, results: list[tuple[ToolUse, CallToolResult]]) -> Turn:
+        if results:
+            content = [
+                {"type": "tool_result", "tool_use_id": use.id, "content": text_of(result), "is_error": result.is_error}
+                for use, result in results
+            ]
+            self._messages.append({"role": "user", "content": content})
+        reply = await self._client.messages.create(
+            model=self._name, max_tokens=1_000, tools=self._tools, messages=self._messages
+        )
+        self._messages.append({"role": "assistant", "content": reply.content})
+        wanted = [ToolUse(one.id, one.name, dict(one.input)) for one in reply.content if one.type == "tool_use"]
+        return Turn("".join(one.text for one in reply.content if one.type == "text"), wanted)
+
+
+def text_of(result: CallToolResult) -> str:
+    """What a model reads of a result."""
+    return "\n".join(part.text for part in result.content if isinstance(part, TextContent))
+
+
+async def ask(url: str, model_name: str = "") -> str:
+    """The agent's answer to the question."""
+    async with Client(f"{url}/mcp") as client:
+        model: Model = ScriptedModel()
+        if model_name:
+            listed = (await client.list_tools()).tools
+            tools = [{"name": t.name, "description": t.description, "input_schema": t.input_schema} for t in listed]
+            model = AnthropicModel(model_name, tools)
+        results: list[tuple[ToolUse, CallToolResult]] = []
+        for _ in range(TURNS_MAX):
+            turn = await model.turn(results)
+            if not turn.tools:
+                return turn.text
+            results = [(use, await client.call_tool(use.name, use.arguments)) for use in turn.tools]
+        return "No answer within the turns allowed."
+
+
+if __name__ == "__main__":
+    address = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:6066"
+    print(asyncio.run(ask(address, os.environ.get("AGENT_MODEL", ""))))
