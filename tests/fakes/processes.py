@@ -109,6 +109,14 @@ class Child:
         """All that it has said, in all its lives."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
+    @property
+    def last_words(self) -> str:
+        """Why it failed, where it says so, and the end of what it has said."""
+        log = self.log
+        begin = log.rfind("[CRITICAL] stopping")
+        why = log[max(begin, 0) : begin + _LOG_TAIL] + "\n...\n" if 0 <= begin < len(log) - _LOG_TAIL else ""
+        return why + log[-_LOG_TAIL:]
+
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         assert self._process is not None
@@ -125,7 +133,7 @@ class Child:
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end within {timeout_s:.0f} s: {self.log[-_LOG_TAIL:]}") from None
+            raise AssertionError(f"{self.name} did not end within {timeout_s:.0f} s: {self.last_words}") from None
 
     def terminate(self) -> int:
         """SIGTERM; the exit code."""
@@ -138,7 +146,7 @@ class Child:
         def found() -> re.Match[str] | None:
             match = re.search(pattern, self.log, re.MULTILINE)
             if match is None and not self.running:
-                raise AssertionError(f"{self.name} ended without {pattern!r}: {self.log[-_LOG_TAIL:]}")
+                raise AssertionError(f"{self.name} ended without {pattern!r}: {self.last_words}")
             return match
 
         match = until(f"{pattern!r} of {self.name}", found)
@@ -247,10 +255,10 @@ class Worker(Child):
 
         def ready() -> bool:
             if not self.running:
-                raise AssertionError(f"{self.name} ended: {self.log[-_LOG_TAIL:]}")
+                raise AssertionError(f"{self.name} ended: {self.last_words}")
             return self.try_get("/health/ready") is not None
 
-        until(f"{self.name} to be ready", ready, hint=self.log[-_LOG_TAIL:])
+        until(f"{self.name} to be ready", ready, hint=self.last_words)
         return self
 
     def until_value(self, path: str, is_wanted: Callable[[Any], bool]) -> Any:
@@ -264,7 +272,7 @@ class Worker(Child):
         try:
             return until(f"{path} to be as wanted", wanted)
         except AssertionError as problem:
-            raise AssertionError(f"{problem}; last {seen[0]}; {self.log[-_LOG_TAIL:]}") from None
+            raise AssertionError(f"{problem}; last {seen[0]}; {self.last_words}") from None
 
     @property
     def applied(self) -> int:

@@ -206,7 +206,7 @@ class World:
     @property
     def hint(self) -> str:
         """The ends of the workers' logs, for a message."""
-        return "".join(f"\n--- {worker.name}: {worker.log[-1_500:]}" for worker in self.workers)
+        return "".join(f"\n--- {worker.name}: {worker.last_words}" for worker in self.workers)
 
     # --- producing -------------------------------------------------------------------------------------------------------
 
