@@ -11,23 +11,48 @@ from streamapp.queries.model import Queries, Reading, TableInfo
 from streamapp.settings import Settings
 
 _FEEDS_MAX = 20
+_SURROUNDINGS_MS = 250
 
 
 @dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What the worker says of itself and of the feeds, as of a moment."""
+
+    read_ms: int
+    restoring: bool
+    lag: int
+    feeds_down: tuple[str, ...]
+
+
 class Source:
-    """The reads of a worker, which answer for the whole cluster, and what bounds the operations over them."""
+    """The reads of a worker, which answer for the whole cluster, and what bounds the operations over them.
 
-    queries: Queries
-    settings: Settings
-    clock: Clock
+    Args:
+        queries: all reads.
+        settings: bounds.
+        clock: local time.
+    """
 
-    def feeds_down(self) -> list[str]:
-        """The venues whose feed is not connected."""
-        return [shown_key(feed.venue) for feed in self.queries.feeds() if not feed.connected][:_FEEDS_MAX]
+    def __init__(self, queries: Queries, settings: Settings, clock: Clock) -> None:
+        self.queries = queries
+        self.settings = settings
+        self.clock = clock
+        self._surroundings: _Surroundings | None = None
+
+    def _around(self) -> _Surroundings:
+        """The surroundings, at most a quarter of a second old: collecting them costs several times a read."""
+        now_ms = self.clock.monotonic_ms()
+        known = self._surroundings
+        if known is None or now_ms - known.read_ms >= _SURROUNDINGS_MS:
+            worker = self.queries.worker()
+            down = tuple(shown_key(feed.venue) for feed in self.queries.feeds() if not feed.connected)[:_FEEDS_MAX]
+            known = _Surroundings(now_ms, bool(worker.restoring), sum(worker.lag.values()), down)
+            self._surroundings = known
+        return known
 
     def freshness(self, readings: Sequence[Reading] = (), missing_partitions: Sequence[int] = ()) -> Freshness:
         """The worst of several values' freshness; without any, what the worker says of itself."""
-        worker = self.queries.worker()
+        around = self._around()
         blocks = [reading.freshness for reading in readings]
         lags = [block.lag for block in blocks]
         return Freshness(
@@ -35,9 +60,9 @@ class Source:
             watermark=min((block.watermark for block in blocks if block.watermark is not None), default=None),
             staleness_ms=max((block.staleness_ms for block in blocks), default=None),
             age_ms=max((block.age_ms for block in blocks if block.age_ms is not None), default=None),
-            lag=sum(worker.lag.values()) if not lags else _most(lags),
-            restoring=bool(worker.restoring) or any(block.restoring for block in blocks),
-            feeds_down=self.feeds_down(),
+            lag=_most(lags) if lags else around.lag,
+            restoring=around.restoring or any(block.restoring for block in blocks),
+            feeds_down=around.feeds_down,
             gaps=sum(block.feed.gaps for block in blocks if block.feed is not None),
             missing_partitions=sorted(missing_partitions),
         )

@@ -159,3 +159,12 @@ async def test_unknown_table_lists_what_there_is(ask: Asked) -> None:
     with pytest.raises(UnknownTableError, match="candles_1m"):
         await ask("describe_table", table="candels")
     assert NoSuchWindowError.status == 404
+
+
+async def test_feeds_are_looked_at_a_few_times_a_second_at_most(queries: FakeQueries, ask: Asked) -> None:
+    given = {"table": "latest", "keys": [BTC]}
+    assert (await ask("get_current", **given))["freshness"]["feeds_down"] == []
+    queries.feed_infos = [FeedInfo("kraken", False, "disconnected", "", None, 1)]
+    assert (await ask("get_current", **given))["freshness"]["feeds_down"] == []
+    queries.clock.advance(250)  # type: ignore[attr-defined]
+    assert (await ask("get_current", **given))["freshness"]["feeds_down"] == ["kraken"]
