@@ -1,6 +1,7 @@
 """The operations as LangChain tools: `pip install streamapp[langchain]`, then `state_tools("http://127.0.0.1:6066")`."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ try:
 except ImportError as missing:
     raise ImportError("streamapp.tools needs langchain-core; install streamapp[langchain]") from missing
 
+from streamapp.client.activation import Activation
 from streamapp.client.stream_client import DEFAULT_URL, StreamClient
 from streamapp.errors import QueryError
 from streamapp.operations.answers import Answer, Summary
@@ -50,6 +52,27 @@ class StateTool(BaseTool):
         # called by synchronous code inside an event loop, which must not be entered twice
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(asyncio.run, self._arun(**given)).result()
+
+
+class EventTriggeredTool:
+    """A tool that a state change starts; hand it to `streamapp.client.activation.OnChange` as its action.
+
+    Args:
+        tool: any LangChain tool.
+        arguments: makes its arguments from what started it; default: table, key and value.
+    """
+
+    def __init__(self, tool: BaseTool, arguments: Callable[[Activation], dict[str, Any]] | None = None) -> None:
+        self.tool = tool
+        self._arguments = arguments or _of_activation
+
+    async def __call__(self, activation: Activation) -> Any:
+        """Run the tool; its own errors go up, so that they are retried."""
+        return await self.tool.ainvoke(self._arguments(activation))
+
+
+def _of_activation(activation: Activation) -> dict[str, Any]:
+    return {"table": activation.table, "key": activation.key, "value": dict(activation.value)}
 
 
 def _plain(given: dict[str, Any]) -> dict[str, Any]:
