@@ -54,6 +54,7 @@ _PASSING = frozenset(
         ClientError.NOT_LEADER_FOR_PARTITION,
         ClientError.FENCED_LEADER_EPOCH,
         ClientError.UNKNOWN_LEADER_EPOCH,
+        ClientError._NOENT,  # noqa: SLF001 - what ListOffsets says where no partition of a new topic has a leader yet
         ClientError.OFFSET_NOT_AVAILABLE,
     }
 )

@@ -16,8 +16,8 @@ from tests.faults.watch import Feed
 from tests.faults.world import FaultWorker
 
 SESSION_MS = 3_000
-#: more than what may wait for an agent of one partition
-WAITING = 2 * FEEDER_MAX_RECORDS
+#: more than what may wait for an agent of one partition, and one fetch (1 MiB, compressed) on top
+WAITING = 4 * FEEDER_MAX_RECORDS
 GROWTH_MAX_BYTES = 160 << 20
 
 

@@ -36,7 +36,8 @@ async def test_admin_without_a_broker_says_what_to_do(free_port):
         await admin.cluster_id()
 
 
-async def test_end_offsets_of_a_topic_that_one_broker_does_not_know_yet_are_asked_for_again():
+@pytest.mark.parametrize("code", [ClientError.UNKNOWN_TOPIC_OR_PART, ClientError._NOENT], ids=["unknown", "leaderless"])
+async def test_end_offsets_of_a_topic_that_is_not_known_everywhere_yet_are_asked_for_again(code):
     admin = KafkaAdmin(Settings(kafka_request_timeout_ms=5_000))
     asked = []
 
@@ -45,7 +46,7 @@ async def test_end_offsets_of_a_topic_that_one_broker_does_not_know_yet_are_aske
         answers = {tp: Future() for tp in request}
         for answer in answers.values():
             if len(asked) < 3:
-                answer.set_exception(KafkaException(ClientError(ClientError.UNKNOWN_TOPIC_OR_PART)))
+                answer.set_exception(KafkaException(ClientError(code)))
             else:
                 answer.set_result(SimpleNamespace(offset=7))
         return answers
