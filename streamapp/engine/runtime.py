@@ -128,6 +128,7 @@ class Engine:
         self._generation = 0
         self._flushed = asyncio.Event()
         self._suspended = False  # between a revocation and the next assignment: nothing here may be written
+        self.revocations = 0  # how often partitions were given back; an assignment from before the last one is void
 
     # --- declaring ---------------------------------------------------------------------------------------------------
 
@@ -197,19 +198,33 @@ class Engine:
 
     # --- assignment ----------------------------------------------------------------------------------------------------
 
-    async def assign(self, assigned: Iterable[TopicPartition], standbys: Iterable[TopicPartition] = ()) -> None:
+    async def assign(
+        self,
+        assigned: Iterable[TopicPartition],
+        standbys: Iterable[TopicPartition] = (),
+        *,
+        revocations: int | None = None,
+    ) -> None:
         """Take over these partitions; returns at once, restoring goes on in the background.
 
         Args:
             assigned: source partitions whose tables this worker owns from now on.
             standbys: source partitions of whose tables it keeps copies.
+            revocations: what `revocations` was when the group made this assignment. Where it has moved on, nothing is taken
+                over: the partitions were given back since, and their next owner may answer.
         """
+        if revocations is not None and revocations != self.revocations:
+            log.info("an assignment of before the last revocation: nothing is taken over")
+            return
         self._generation += 1
+        generation = self._generation
         await self._cancel(self._restoring)
         await self.standbys.pause()
         mine = {(topic, partition) for topic, partition in assigned if topic in self.input_topics}
         for place in [place for place in self.lanes if place not in mine]:
             await self.lanes.pop(place).stop()
+        if generation != self._generation:
+            return  # given back while this waited; what comes next decides
         for table in self.tables.values():
             inputs = set(table.input_topics)
             owned = {partition for topic, partition in mine if topic in inputs}
@@ -353,9 +368,9 @@ class Engine:
         """Let the records of a source partition flow, from where the tables want them."""
         assert self._positions is not None
         topic, partition = place
-        lane = self.lanes.get(place)
-        if lane is not None:
-            await lane.stop()
+        before = self.lanes.get(place)
+        if before is not None:
+            await before.stop()
         taps = self._taps(topic, partition, bounds[place])
         lane = SourceLane(
             topic,
@@ -375,6 +390,8 @@ class Engine:
         wanted = [position if position is not None else fallback for position in (tap.position() for tap in taps)]
         position = max(min(wanted), here.begin)
         lane.applied = lane.durable = position - 1
+        if before is not None:
+            lane.rejected = before.rejected  # a state that stays in memory has passed over their records
         self.lanes[place] = lane
         await self._positions.seek_lane(topic, partition, position)
         lane.start(self._positions.wake, self._on_failure)
@@ -459,6 +476,7 @@ class Engine:
         Returns:
             False where they belong to somebody else already: what was merged is dropped then, and nothing may be committed.
         """
+        self.revocations += 1
         self._generation += 1
         self._suspended = True
         await self._cancel(self._restoring)

@@ -52,6 +52,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         self._acks: dict[TP, AckTracker] = {}
         self._feeders: dict[TP, AgentFeeder] = {}
         self._group_positions: dict[TP, int | None] = {}
+        self._revocations = 0  # the engine's count when the present assignment came
         self._wake = asyncio.Event()
         self.app.engine.attach(self)
 
@@ -85,11 +86,16 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def perform_seek(self) -> None:
         """Called when a rebalance is over: agents go on where the group is, tables where they themselves are."""
+        # Faust calls this some time after an assignment; the next rebalance may have revoked it by then, or does so during
+        # the seeking. The count is that of the assignment which this call is about: a newer one cancels the call
+        revocations = self._revocations
         await super().perform_seek()
         self._group_positions = dict(self._committed_offset)
         standbys = self.app.assignor.assigned_standbys()
         await self.app.engine.assign(
-            ((tp.topic, tp.partition) for tp in self.assignment()), ((tp.topic, tp.partition) for tp in standbys)
+            ((tp.topic, tp.partition) for tp in self.assignment()),
+            ((tp.topic, tp.partition) for tp in standbys),
+            revocations=revocations,
         )
 
     async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
@@ -214,6 +220,14 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         return position or None
 
     # --- rebalancing and stopping ----------------------------------------------------------------------------------
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Note what has been revoked by now: a revocation after this makes the assignment void, also while Faust handles it.
+
+        aiokafka awaits the one callback before it calls the next, so each assignment follows the revocation before it.
+        """
+        self._revocations = self.app.engine.revocations
+        await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Make durable and commit first; the stock code forgets what was acknowledged before it commits."""

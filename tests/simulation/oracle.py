@@ -254,6 +254,8 @@ class Oracle:
         for name, entries in (("store", stored), ("changelog", logged)):
             views[name] = {place: row(place[1], entry) for place, entry in entries.items()}
         self._watermark = state.watermark
+        if self.scenario.idle and (definition.rekey is None or state.origins == 1) and state.open:
+            self.wrong(f"{self.label}: {definition.name}-{partition}: idle, but {sorted(state.open)} are open")
         return views
 
     def _exact(
@@ -346,7 +348,7 @@ def at_rest(cluster: Cluster, topics: Iterable[Place], owners: Mapping[int, Any]
     """Whether every record of these partitions is merged by its owner, durable and committed."""
     for life in set(owners.values()):
         engine = life.engine
-        if engine is None or life.stopping or not engine.settled or engine.unrestored():
+        if engine is None or life.stopping or life.seeking or not engine.settled or engine.unrestored():
             return False
         if engine._checkpointer._lock.locked() or engine._checkpointer._broken:
             return False  # one that timed out stops the worker, and what it held comes again with the next one

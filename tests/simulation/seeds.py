@@ -11,13 +11,16 @@ REGRESSIONS = (
     8400,  # the simulated member took the arrival of its assignment, not the sending of its request, for the lease's begin
     10570,  # dead letters of a lane that opened while a checkpoint was waiting came in none, and a crash lost them
     13573,  # the same
+    3714,  # an assignment that was taken over after a newer revocation: two workers answer, and dead letters are lost
+    3789,  # the same
+    4052,  # the same
     8021,  # taken for at rest in the moment in which a checkpoint of before timed out
+    1845,  # the same while a slow checkpoint kept idle windows from being closed; formerly 5818, 5898 and 7262
+    4958,  # the same
 )
 
 #: seeds that fail and are not understood yet; runs of many seeds leave them out, so that they say what is new
-OPEN: tuple[int, ...] = (
-    3714,  # an assignment that comes after a newer revocation is followed by another: letters of replaced lanes are lost
-)
+OPEN: tuple[int, ...] = ()
 
 #: seeds under which broken rules showed when they were last looked for; they are tried before a range of fresh ones. Two
 #: rules are broken visibly by one schedule in several thousand only: a range alone would take minutes, or miss them. What

@@ -102,11 +102,15 @@ class Life:
         self.positions: dict[Place, int] = {}
         self.group_positions: dict[Place, int | None] = {}
         self.flowing = False
+        self.checkpointed_s = 0.0  # when the last complete checkpoint began
         self.heard_s = 0.0  # when the coordinator last heard of it
         self.cut_until = 0.0  # until then nothing passes between it and the coordinator
         self._member = False
         self.main: asyncio.Task[None] | None = None
         self.stopping = False
+        self._rejoining = False  # from giving back what was assigned to asking for it anew
+        self._joins = 0
+        self._seeking: asyncio.Task[None] | None = None
         self._news: asyncio.Queue[Any] = asyncio.Queue()
 
     # --- its life ------------------------------------------------------------------------------------------------------
@@ -121,6 +125,14 @@ class Life:
                 on_failure=self.failed,
                 clock=self.world,  # type: ignore[arg-type]
             )
+        checkpoint = engine.flush
+
+        async def timed() -> None:
+            began = self.world.now
+            await checkpoint()
+            self.checkpointed_s = began
+
+        engine.flush = timed  # type: ignore[method-assign]
         for definition in worker.definitions:
             engine.add(definition)
         engine.attach(self)
@@ -173,20 +185,39 @@ class Life:
     def assigned(self, generation: int, places: set[Place], sent_ms: int) -> None:
         """The answer to a join, and when the request for it was sent."""
 
+        number = self._joins
+
         async def take() -> None:
             assert self.engine is not None
+            if self._rejoining or number != self._joins:
+                return  # the next round has begun: the request that this answers is not waited for any more
             self.generation, self.assignment = generation, set(places)
             self.engine.lease.join()
             self.engine.lease.renew(sent_ms)
-            self.positions = {place: self.cluster.committed.get(place, 0) for place in places}
-            self.group_positions = {place: self.cluster.committed.get(place) for place in places}
-            await self.engine.assign(sorted(places))
-            self.flowing = True
+            if self._seeking is not None:
+                self._seeking.cancel()
+            self._seeking = asyncio.create_task(self._seek(self.engine.revocations))
 
         if self.process.alive:
             self.process.loop.call_soon(self._news.put_nowait, take)
 
+    async def _seek(self, revocations: int) -> None:
+        """Take over some time after the assignment, as Faust does: the next rebalance may have begun by then."""
+        assert self.engine is not None
+        await asyncio.sleep(self.world.latency(0.005))
+        places = set(self.assignment)
+        self.positions = {place: self.cluster.committed.get(place, 0) for place in places}
+        self.group_positions = {place: self.cluster.committed.get(place) for place in places}
+        await self.engine.assign(sorted(places), revocations=revocations)
+        self.flowing = True
+
+    @property
+    def seeking(self) -> bool:
+        """Whether it has been assigned something that it has not taken over yet."""
+        return self._seeking is not None and not self._seeking.done()
+
     async def _rejoin(self) -> None:
+        self._rejoining = True
         self.flowing = False
         try:
             await self._settle()
@@ -207,7 +238,8 @@ class Life:
         if self.is_silent():
             self.world.after(0.1, self._join)
             return
-        self._member = True
+        self._member, self._rejoining = True, False
+        self._joins += 1
         self.group.joined(self)
 
     def is_silent(self) -> bool:

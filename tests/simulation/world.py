@@ -70,6 +70,8 @@ class World:
             if self.violations:
                 return
             if not self._heap:
+                if done():
+                    return
                 raise Stuck("nothing is left to do")
             if self._heap[0][0] > deadline:
                 raise Stuck(f"not within {limit_s} simulated seconds")

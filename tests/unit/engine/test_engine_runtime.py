@@ -88,6 +88,30 @@ async def test_reads_are_refused_between_a_revocation_and_the_next_assignment(be
     assert bench.engine.lease.valid
 
 
+async def test_assignment_that_was_made_before_the_last_revocation_takes_nothing_over(bench: Bench) -> None:
+    bench.member()
+    made = bench.engine.revocations
+    assert await bench.engine.revoke()
+    await bench.engine.assign([], revocations=made)
+    assert not bench.engine.lease.valid, "the next owner may answer already"
+    assert not await bench.turns()
+    await bench.engine.assign([], revocations=bench.engine.revocations)
+    assert bench.engine.lease.valid
+    assert await bench.turns()
+
+
+async def test_revocation_that_comes_while_an_assignment_is_taken_over_ends_it(bench: Bench) -> None:
+    bench.member()
+
+    async def pause() -> None:
+        assert await bench.engine.revoke()
+
+    bench.engine.standbys.pause = pause  # type: ignore[method-assign]
+    await bench.engine.assign([], revocations=bench.engine.revocations)
+    assert not bench.engine.lease.valid
+    assert not await bench.turns()
+
+
 async def test_second_revocation_does_not_wait_for_a_lease_that_was_given_back(bench: Bench) -> None:
     bench.member()
     assert await bench.engine.revoke()
@@ -133,3 +157,37 @@ async def test_position_is_told_only_of_commits_that_were_made(monkeypatch: pyte
     monkeypatch.setattr(LaneConsumer.__mro__[1], "_commit", commit)
     assert await LaneConsumer._commit(consumer, {("trades", 0): 7}) is done
     assert consumer._group_positions == ({("trades", 0): 7} if done else {})
+
+
+@pytest.mark.parametrize("revoked", ["before", "during", "never"])
+async def test_seek_is_of_the_assignment_that_it_began_with(monkeypatch: pytest.MonkeyPatch, revoked: str) -> None:
+    """Faust seeks some time after the assignment; the next rebalance may begin before, or while it does."""
+    told: list[int] = []
+
+    class App:
+        class engine:
+            revocations = 4
+
+            @staticmethod
+            async def assign(assigned: Iterable[Any], standbys: Iterable[Any], *, revocations: int) -> None:
+                told.append(revocations)
+
+        class assignor:
+            assigned_standbys = staticmethod(list)
+
+    stock = LaneConsumer.__mro__[1]
+    consumer: Any = object.__new__(LaneConsumer)
+    consumer.app, consumer._committed_offset = App, {}
+
+    async def nothing(self: Any, *_: Any) -> None: ...
+
+    async def seek(self: Any) -> None:
+        App.engine.revocations += revoked == "during"
+
+    monkeypatch.setattr(stock, "on_partitions_assigned", nothing)
+    monkeypatch.setattr(stock, "perform_seek", seek)
+    monkeypatch.setattr(LaneConsumer, "assignment", lambda self: set())
+    await LaneConsumer.on_partitions_assigned(consumer, set())
+    App.engine.revocations += revoked == "before"
+    await LaneConsumer.perform_seek(consumer)
+    assert told == [4], "the engine compares it with its own count, and takes nothing over where that has moved on"
