@@ -90,7 +90,8 @@ class Engine:
         self.tables: dict[str, RunningTable] = {}
         self.lanes: dict[TopicPartition, SourceLane] = {}
         self.cluster_id = ""
-        self.admin = KafkaAdmin(settings, self.clock)
+        # as patient as the producer is: both wait for the same leaders
+        self.admin = KafkaAdmin(settings, self.clock, patience_ms=settings.kafka_delivery_timeout_ms)
         self.lease = Lease(
             self.clock,
             session_ms=settings.kafka_session_timeout_ms,

@@ -5,6 +5,7 @@ Every call runs in a thread and is bounded by `kafka_request_timeout_ms`.
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -92,12 +93,16 @@ class KafkaAdmin:
     Args:
         settings: brokers, security, time-outs.
         clock: bounds the waiting for topics to appear.
+        patience_ms: how long a cluster is asked again that cannot answer for the moment: an election, a restart, a
+            partition without a leader. None: as long as one request may take, and one that cannot be reached is not.
     """
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, patience_ms: int | None = None) -> None:
         self._config = {**confluent_config(settings), "client.id": "streamapp-admin"}
         self._brokers = settings.kafka_brokers
         self._timeout_ms = settings.kafka_request_timeout_ms
+        self._patience_ms = self._timeout_ms if patience_ms is None else patience_ms
+        self._passing = (_PassingError,) if patience_ms is None else (_PassingError, BrokerUnavailableError)
         self._clock = clock or SystemClock()
         self._client: AdminClient | None = None
 
@@ -292,14 +297,16 @@ class KafkaAdmin:
             absent: the error code that means None.
             passing: an error code after which it is asked again, beside those that are always worth it.
         """
-        deadline_ms = self._clock.monotonic_ms() + self._timeout_ms
+        deadline_ms = self._clock.monotonic_ms() + self._patience_ms
         while True:
             try:
                 return await asyncio.to_thread(self._ask_each_sync, request, absent, passing)
-            except _PassingError as problem:
+            except self._passing as problem:
                 if self._clock.monotonic_ms() >= deadline_ms:
-                    raise KafkaError(str(problem)) from problem.__cause__
-            await asyncio.sleep(_PASSING_POLL_S)
+                    if isinstance(problem, _PassingError):
+                        raise KafkaError(str(problem)) from problem.__cause__
+                    raise
+            await asyncio.sleep(_PASSING_POLL_S * random.uniform(0.5, 1.5))
 
     def _ask_each_sync(
         self,

@@ -56,6 +56,30 @@ async def test_end_offsets_of_a_topic_that_is_not_known_everywhere_yet_are_asked
     assert len(asked) == 3
 
 
+@pytest.mark.parametrize("patience_ms", [None, 5_000])
+async def test_cluster_that_cannot_be_reached_is_asked_again_by_the_patient(patience_ms):
+    admin = KafkaAdmin(Settings(kafka_request_timeout_ms=200), patience_ms=patience_ms)
+    asked = []
+
+    def list_offsets(request, **_):
+        asked.append(request)
+        answers = {tp: Future() for tp in request}
+        for answer in answers.values():
+            if len(asked) < 3:
+                answer.set_exception(KafkaException(ClientError(ClientError._TIMED_OUT)))
+            else:
+                answer.set_result(SimpleNamespace(offset=7))
+        return answers
+
+    admin._client = SimpleNamespace(list_offsets=list_offsets, poll=lambda timeout: None)
+    if patience_ms is None:
+        with pytest.raises(BrokerUnavailableError):
+            await admin.end_offsets([("t", 0)])
+        assert len(asked) == 1
+    else:
+        assert await admin.end_offsets([("t", 0)]) == {("t", 0): 7}
+
+
 async def test_admin_that_remembers_another_leader_asks_with_a_new_client(monkeypatch):
     made = []
 
