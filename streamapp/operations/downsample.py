@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from streamapp.queries.model import Reading
+from streamapp.operations.source import number
+from streamapp.queries.model import Reading, TableInfo
 
 _FIRST = frozenset({"open", "first_time", "first"})
 _HIGHEST = frozenset({"high", "max", "last_time"})
@@ -15,18 +16,21 @@ RULES = (
     "open/first: of the first window; high/max: greatest; low/min: least; volume/count: summed;"
     " vwap/mean: weighted; all others: of the last window"
 )
+#: windows that overlap hold the same events, so putting them together would count these several times
+RULES_OVERLAPPING = "windows overlap: each point is the last window of its group, the others are left out"
 
 
 def _numbers(values: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     found = [value.get(name) for value in values]
-    return [one for one in found if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    return [one for one in found if number(one) is not None]
 
 
-def _weighted(values: Sequence[Mapping[str, Any]], name: str, weight: str) -> float | None:
-    pairs = [(value.get(name), value.get(weight)) for value in values]
-    usable = [(float(one), float(by)) for one, by in pairs if one is not None and by]
+def _weighted(values: Sequence[Mapping[str, Any]], name: str, weight: str) -> Any:
+    """The weighted mean; the newest value where nothing says what a window weighs, or where it is no number."""
+    pairs = [(number(value.get(name)), number(value.get(weight))) for value in values]
+    usable = [(one, by) for one, by in pairs if one is not None and by]
     total = sum(by for _, by in usable)
-    return sum(one * by for one, by in usable) / total if total else None
+    return sum(one * by for one, by in usable) / total if total else values[-1].get(name)
 
 
 def merged(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -49,6 +53,11 @@ def merged(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         numbers = _numbers(values, name) if reduce is not None else []
         result[name] = reduce(numbers) if reduce is not None and numbers else newest
     return result
+
+
+def rules(info: TableInfo) -> str:
+    """How windows of a table become points, in words."""
+    return RULES_OVERLAPPING if info.kind == "hopping" else RULES
 
 
 def groups(readings: Sequence[Reading], points: int) -> list[Sequence[Reading]]:

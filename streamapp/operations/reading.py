@@ -77,10 +77,10 @@ async def get_windows(source: Source, arguments: GetWindows) -> WindowSeries:
     return WindowSeries(
         table=info.name,
         key=shown_key(key),
-        points=[_point(part) for part in parts],
+        points=[_point(info, part) for part in parts],
         downsampled=None
         if per_point == 1
-        else Downsampling(windows=len(readings), windows_per_point=per_point, rules=downsample.RULES),
+        else Downsampling(windows=len(readings), windows_per_point=per_point, rules=downsample.rules(info)),
         truncated=truncated,
         freshness=freshness,
     )
@@ -114,7 +114,10 @@ async def _windows(
             return found[:SCAN_WINDOWS_MAX], True
 
 
-def _point(part: Sequence[Reading]) -> Point:
+def _point(info: TableInfo, part: Sequence[Reading]) -> Point:
+    windows = len(part)
+    if info.kind == "hopping":
+        part = part[-1:]
     first, last = part[0].window, part[-1].window
     assert first is not None
     assert last is not None
@@ -123,7 +126,7 @@ def _point(part: Sequence[Reading]) -> Point:
         start=first.start,
         end=last.end,
         final=all(reading.window is not None and reading.window.final for reading in part),
-        windows=len(part),
+        windows=windows,
         value=shown_fields(value),
     )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from streamapp.errors import BadParameterError, NoSuchWindowError, StaleError, UnknownKeyError, UnknownTableError
-from streamapp.queries.model import FeedInfo
+from streamapp.queries.model import FeedInfo, FieldInfo, TableInfo
 from tests.fakes.queries import MINUTE, FakeQueries, candle
 from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
 
@@ -69,6 +69,36 @@ async def test_windows_are_put_together_to_the_points_asked(ask: Asked) -> None:
     assert (first["start"], last["end"]) == (START - 4 * MINUTE, START + MINUTE)
     assert (first["final"], last["final"]) == (True, False)
     assert few["downsampled"]["windows"] == 5
+
+
+async def test_overlapping_windows_are_not_summed(queries: FakeQueries, ask: Asked) -> None:
+    for number in range(40):
+        value = {"count": 300, "mean": 100.0 + number, "stddev": 1.0}
+        queries.put("stats_5m", BTC, value, start=START + number * 30_000, final=True)
+    answer = await ask("get_windows", table="stats_5m", key=BTC, from_ms=START, max_points=4)
+    assert [point["value"]["count"] for point in answer["points"]] == [300] * 4
+    assert [point["value"]["mean"] for point in answer["points"]] == [109.0, 119.0, 129.0, 139.0]
+    first = answer["points"][0]
+    assert (first["start"], first["end"] - first["start"]) == (START + 9 * 30_000, 5 * MINUTE)
+    assert "overlap" in answer["downsampled"]["rules"]
+
+
+@pytest.mark.parametrize(("means", "told"), [([1.0, 2.0], 2.0), (["a", "b"], "b"), ([1.0, None], None)])
+async def test_mean_without_a_weight_is_the_newest(means: list[object], told: object) -> None:
+    info = TableInfo("m", "tumbling", (FieldInfo("mean", "any"),), "k", 4, 0, size_ms=MINUTE)
+    fake = FakeQueries([info])
+    for number, mean in enumerate(means):
+        fake.put("m", BTC, {"mean": mean}, start=START + number * MINUTE)
+    answer = await asked(fake)("get_windows", table="m", key=BTC, from_ms=START, max_points=1)
+    assert answer["points"][0]["value"]["mean"] == told
+
+
+async def test_text_in_place_of_a_weighted_number_is_no_error(queries: FakeQueries, ask: Asked) -> None:
+    for number in range(2):
+        value = {**candle(100.0), "vwap": "n/a", "volume": "much"}
+        queries.put("candles_1m", "x:Y", value, start=START + number * MINUTE)
+    answer = await ask("get_windows", table="candles_1m", key="x:Y", from_ms=START, max_points=1)
+    assert answer["points"][0]["value"]["volume"] == "much"
 
 
 async def test_default_range_ends_with_the_newest_windows(ask: Asked) -> None:
