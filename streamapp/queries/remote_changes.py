@@ -7,6 +7,7 @@ taken for one on which nothing happens; the client subscribes again and begins w
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Literal
 
 import aiohttp
 import orjson
@@ -34,9 +35,10 @@ async def events_of(response: aiohttp.ClientResponse, url: str) -> AsyncIterator
             fields = dict(line.partition(b": ")[::2] for line in block.splitlines() if line and line[:1] != b":")
             kind = fields.get(b"event")
             if kind in (b"snapshot", b"change"):
-                reading = reading_of(orjson.loads(fields[b"data"]))
+                body = orjson.loads(fields[b"data"])
                 identity = fields.get(b"id", b"").decode()
-                yield Change(identity, "snapshot" if kind == b"snapshot" else "change", reading)
+                told: Literal["snapshot", "change"] = "snapshot" if kind == b"snapshot" else "change"
+                yield Change(identity, told, reading_of(body), body.get("conflated", 0))
             elif kind == b"problem":
                 raise remote_problem(orjson.loads(fields[b"data"]))
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as problem:

@@ -32,10 +32,12 @@ class AsgiBridge:
     Args:
         body_max_bytes: largest request body.
         write_timeout_s: a client that takes nothing of a stream for this long is dropped.
+        body_timeout_s: how long a whole request body may take.
     """
 
-    def __init__(self, *, body_max_bytes: int, write_timeout_s: float) -> None:
+    def __init__(self, *, body_max_bytes: int, write_timeout_s: float, body_timeout_s: float) -> None:
         self._body_max_bytes = body_max_bytes
+        self._body_timeout_s = body_timeout_s
         self._write_timeout_s = write_timeout_s
         self._closing = asyncio.Event()
         self._open: set[_Exchange] = set()
@@ -66,6 +68,7 @@ class AsgiBridge:
 
         Raises:
             TooLargeError: the body is over the limit.
+            TimeoutError: the body did not come in time.
             ConnectionResetError: the client left before there was an answer.
         """
         exchange = _Exchange(request, await self._body(request), self._write_timeout_s)
@@ -97,11 +100,12 @@ class AsgiBridge:
             return b""
         parts: list[bytes] = []
         size = 0
-        async for part in request.content.iter_chunked(64 << 10):
-            size += len(part)
-            if size > self._body_max_bytes:
-                raise TooLargeError(f"a request body may have {self._body_max_bytes} bytes")
-            parts.append(part)
+        async with asyncio.timeout(self._body_timeout_s):
+            async for part in request.content.iter_chunked(64 << 10):
+                size += len(part)
+                if size > self._body_max_bytes:
+                    raise TooLargeError(f"a request body may have {self._body_max_bytes} bytes")
+                parts.append(part)
         return b"".join(parts)
 
 

@@ -1,7 +1,8 @@
 """One subscriber's stream of server-sent events, with a bound on everything that could wait.
 
-Changes that the client has not taken yet are conflated: per key the newest value wins, and a key keeps its place in the
-queue. A client that takes nothing for the write time-out is dropped; it comes back with snapshots of what is there then.
+Changes that the client has not taken yet are conflated: per key and window the newest value wins, and keeps its place in
+the queue; `conflated` of its data counts what it replaced. A client that takes nothing for the write time-out is dropped; it
+comes back with snapshots of what is there then.
 """
 
 import asyncio
@@ -35,6 +36,12 @@ def event(kind: str, data: bytes, identity: str | None = None) -> bytes:
     return head.encode() + b"data: " + data + b"\n\n"
 
 
+def change_data(change: Change) -> bytes:
+    """A change's data: the reading's JSON; with `conflated`, where it stands for more changes than itself."""
+    data = dumps(change.reading)
+    return data if not change.conflated else data[:-1] + b',"conflated":%d}' % change.conflated
+
+
 class EventStream:
     """Writes the changes of some subscriptions to one prepared response.
 
@@ -62,7 +69,7 @@ class EventStream:
         self._heartbeat_s = settings.sse_heartbeat_ms / 1000
         self._write_timeout_s = settings.sse_write_timeout_ms / 1000
         self._pending_max = settings.sse_queue_max
-        self._pending: dict[tuple[str, str], Change] = {}
+        self._pending: dict[tuple[str, str, int | None], Change] = {}
         self._wake = asyncio.Event()  # something to write, or the end
         self._room = asyncio.Event()  # the pending changes were taken
         self._closing = asyncio.Event()
@@ -94,7 +101,9 @@ class EventStream:
     async def _pump(self, changes: AsyncIterator[Change]) -> None:
         try:
             async for change in changes:
-                slot = (change.reading.table, change.reading.key)
+                window = change.reading.window
+                # a late event of an older window must not stand in for the newest one's value
+                slot = (change.reading.table, change.reading.key, None if window is None else window.start)
                 while len(self._pending) >= self._pending_max and slot not in self._pending:
                     self._room.clear()
                     await self._room.wait()
@@ -142,7 +151,7 @@ class EventStream:
             await self._sleep_until(wake_at)
 
     def _take(self) -> bytes:
-        parts = [event(change.kind, dumps(change.reading), change.id) for change in self._pending.values()]
+        parts = [event(change.kind, change_data(change), change.id) for change in self._pending.values()]
         self._pending.clear()
         self._room.set()
         return b"".join(parts)

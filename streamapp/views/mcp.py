@@ -54,7 +54,9 @@ class McpView:
     def __init__(self, build: Build, settings: Settings) -> None:
         self._build = build
         self._bridge = AsgiBridge(
-            body_max_bytes=settings.max_body_bytes, write_timeout_s=settings.sse_write_timeout_ms / 1000
+            body_max_bytes=settings.max_body_bytes,
+            write_timeout_s=settings.sse_write_timeout_ms / 1000,
+            body_timeout_s=settings.request_timeout_ms / 1000,
         )
         self._allowed = {name.strip().lower() for name in settings.web_allowed_hosts.split(",") if name.strip()}
         self._starting: asyncio.Task[AsgiApp] | None = None

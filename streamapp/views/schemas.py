@@ -11,6 +11,11 @@ Schema = dict[str, Any]
 
 EPOCH_MS: Schema = {"type": "integer", "description": "milliseconds since the Unix epoch, UTC"}
 TEXT: Schema = {"type": "string"}
+_CONFLATED: Schema = {
+    "type": "integer",
+    "minimum": 1,
+    "description": "in event streams only: how many earlier changes this one stands for, where there are any",
+}
 
 
 def ref(name: str) -> Schema:
@@ -77,7 +82,9 @@ def _reading(info: TableInfo) -> Schema:
             "window": {"type": "null"} if info.kind == "latest" else ref("Window"),
             "value": value,
             "freshness": ref("Freshness"),
-        }
+            "conflated": _CONFLATED,
+        },
+        optional=("conflated",),
     )
 
 
@@ -100,7 +107,9 @@ def reading_schemas(tables: Sequence[TableInfo]) -> dict[str, Schema]:
                 "window": or_null(ref("Window")),
                 "value": {"type": "object"},
                 "freshness": ref("Freshness"),
-            }
+                "conflated": _CONFLATED,
+            },
+            optional=("conflated",),
         )
     return schemas
 

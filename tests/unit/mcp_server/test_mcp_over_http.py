@@ -123,6 +123,26 @@ async def test_token_opens_and_calls_are_counted_by_its_name(serve: Serve, metri
     assert counted._value.get() == 1
 
 
+async def test_session_is_its_tokens_alone(serve: Serve) -> None:
+    mine, entry = new_token("mine", ["read"])
+    other, other_entry = new_token("other", ["read"])
+    url = f"{await serve(api_tokens=f'{entry},{other_entry}')}/mcp"
+    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    accepts = {"Accept": "application/json, text/event-stream"}
+    async with aiohttp.ClientSession(headers=accepts) as session:
+        begin = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+        async with session.post(url, json=begin, headers={"Authorization": f"Bearer {mine}"}) as answer:
+            assert answer.status == 200
+            name = answer.headers["Mcp-Session-Id"]
+        ask = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+        for token, status in ((other, 404), (mine, 200)):
+            headers = {"Authorization": f"Bearer {token}", "Mcp-Session-Id": name, "Mcp-Protocol-Version": "2025-06-18"}
+            async with session.post(url, json=ask, headers=headers) as answer:
+                assert answer.status == status
+            async with session.delete(url, headers=headers) as answer:
+                assert answer.status == status
+
+
 async def test_calls_log_holds_no_secret(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     token, entry = new_token("laptop", ["read"])
     url = f"{await serve(api_tokens=entry)}/mcp"

@@ -22,13 +22,15 @@ async def start() -> AsyncIterator[Start]:
     runners: list[web.AppRunner] = []
 
     async def make(app: AsgiApp) -> tuple[str, AsgiBridge]:
-        bridge = AsgiBridge(body_max_bytes=1_000, write_timeout_s=0.2)
+        bridge = AsgiBridge(body_max_bytes=1_000, write_timeout_s=0.2, body_timeout_s=0.2)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
                 return await bridge.serve(request, app, {"extra": "more"})
             except TooLargeError as problem:
                 return web.Response(status=413, text=str(problem))
+            except TimeoutError:
+                return web.Response(status=504)
 
         application = web.Application()
         application.router.add_route("*", "/{any:.*}", handle)
@@ -75,6 +77,19 @@ async def test_large_body_is_refused_also_without_a_length(start: Start) -> None
     url, _ = await start(app)
     async with aiohttp.ClientSession() as session, session.post(url, data=chunks()) as answer:
         assert answer.status == 413
+
+
+async def test_body_that_never_comes_is_given_up(start: Start) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("not to be reached")
+
+    url, _ = await start(app)
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+    async with asyncio.timeout(10):
+        assert b" 504 " in await reader.readline()
+    writer.close()
 
 
 async def test_stream_begins_before_its_first_event_and_its_end_is_told(start: Start) -> None:

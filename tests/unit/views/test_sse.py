@@ -9,11 +9,11 @@ import pytest
 from aiohttp import ClientResponse, web
 
 from streamapp.metrics import Metrics
-from streamapp.queries.model import FeedInfo, WorkerInfo
+from streamapp.queries.model import Change, FeedInfo, WorkerInfo
 from streamapp.settings import Settings
 from streamapp.views.application import application, runner_options
-from streamapp.views.event_stream import event
-from tests.fakes.queries import FakeQueries, candle, latest
+from streamapp.views.event_stream import EventStream, event
+from tests.fakes.queries import MINUTE, FakeQueries, candle, latest
 from tests.unit.views.conftest import BTC, START, CheckedClient, MakeClient
 
 
@@ -186,12 +186,36 @@ async def test_interval_conflates_to_the_newest_value_per_key(
             queries.put("latest", BTC, latest(1000.0 + number))
             await asyncio.sleep(0)
         queries.put("latest", "coinbase:ETH-USD", latest(9.0))
-        prices = []
+        prices, conflated = [], 0
         while not prices or prices[-1] != 9.0:
-            prices.append((await events.next()).data["value"]["price"])
+            data = (await events.next()).data
+            prices.append(data["value"]["price"])
+            conflated += data.get("conflated", 0)
     assert prices[-2] == 1049.0
     assert len(prices) < 10
+    assert len(prices) + conflated == 51, "what a change stands for is told with it"
     assert metrics.registry.get_sample_value("streamapp_conflated_changes_total") > 0
+
+
+async def test_late_event_of_an_older_window_replaces_no_change_of_the_newest(
+    queries: FakeQueries,
+) -> None:
+    stream = EventStream(web.StreamResponse(), Settings(), Metrics())
+
+    async def changes() -> AsyncIterator[Change]:
+        for number, (start, price) in enumerate([(START, 1.0), (START - MINUTE, 2.0), (START, 3.0), (START, 4.0)]):
+            yield Change(str(number), "change", queries.put("candles_1m", BTC, candle(price), start=start))
+
+    await stream._pump(changes())
+    waiting = [(change.reading.window, change.reading.value["open"], change.conflated) for change in taken(stream)]
+    assert [(window.start, price, count) for window, price, count in waiting if window is not None] == [
+        (START, 4.0, 2),
+        (START - MINUTE, 2.0, 0),
+    ]
+
+
+def taken(stream: EventStream) -> list[Change]:
+    return list(stream._pending.values())
 
 
 async def test_failing_subscription_ends_with_its_problem(client: CheckedClient, queries: FakeQueries) -> None:
