@@ -1,8 +1,9 @@
 """Operations that read values: newest ones, series, rankings, comparisons, anomalies."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 
-from streamapp.errors import BadParameterError, QueryError, UnknownTableError
+from streamapp.errors import BadParameterError, QueryError, UnknownKeyError, UnknownTableError
 from streamapp.operations import downsample
 from streamapp.operations.answers import (
     Compared,
@@ -64,12 +65,10 @@ async def get_windows(source: Source, arguments: GetWindows) -> WindowSeries:
     if arguments.from_ms is not None and arguments.to_ms is not None and arguments.to_ms < arguments.from_ms:
         raise BadParameterError("to_ms", "to_ms must not be before from_ms")
     key = asked_key(arguments.key)
-    start = arguments.from_ms
-    if start is None:
-        start = await _default_start(source, info, key, arguments.to_ms, arguments.max_points)
-    readings, truncated = await _windows(source, info.name, key, start, arguments.to_ms)
-    if arguments.from_ms is None and not truncated:
-        readings = readings[-arguments.max_points :]
+    if arguments.from_ms is None:
+        readings, truncated = await _newest_windows(source, info, key, arguments.to_ms, arguments.max_points), False
+    else:
+        readings, truncated = await _windows(source, info.name, key, arguments.from_ms, arguments.to_ms)
     freshness = source.freshness(readings[-1:] or [await source.queries.get(info.name, key)])
     refuse_stale(freshness, arguments.max_staleness_ms)
     parts = downsample.groups(readings, arguments.max_points)
@@ -86,32 +85,52 @@ async def get_windows(source: Source, arguments: GetWindows) -> WindowSeries:
     )
 
 
-async def _default_start(source: Source, info: TableInfo, key: str, to_ms: int | None, points: int) -> int:
+async def _newest_windows(
+    source: Source, info: TableInfo, key: str, to_ms: int | None, points: int
+) -> Sequence[Reading]:
+    """The last windows that begin before an instant, at most `points`; reads are in order of start, so look back."""
     step = info.step_ms or info.size_ms
-    if step is None:
-        return 0
-    if to_ms is None:
+    end = to_ms
+    if end is None:
         # from the newest window, not from the clock: what is replayed or quiet lies further back
         newest = await source.queries.get(info.name, key)
-        to_ms = newest.window.start + step if newest.window is not None else source.clock.now_ms()
-    return max(0, to_ms - points * step)
+        end = newest.window.start + (step or 1) if newest.window is not None else source.clock.now_ms()
+    span = points * (step or 2 * (info.gap_ms or 1))
+    while True:
+        start = max(0, end - span)
+        found: deque[Reading] = deque(maxlen=points)
+        async for part in _pages(source, info.name, key, start, to_ms):
+            found.extend(part)
+        # sessions are of any length and as far apart as it comes; other windows follow each other
+        if step is not None or start == 0 or len(found) >= points:
+            return list(found)
+        span *= 8
 
 
-async def _windows(
+async def _pages(
     source: Source, table: str, key: str, start: int | None, end: int | None
-) -> tuple[list[Reading], bool]:
-    found: list[Reading] = []
+) -> AsyncIterator[Sequence[Reading]]:
     cursor: str | None = None
     while True:
         page = await source.queries.windows(
             table, key, start=start, end=end, limit=source.settings.page_limit_max, cursor=cursor
         )
-        found += page.items
+        yield page.items
         cursor = page.cursor
         if cursor is None:
-            return found, False
-        if len(found) >= SCAN_WINDOWS_MAX:
-            return found[:SCAN_WINDOWS_MAX], True
+            return
+
+
+async def _windows(
+    source: Source, table: str, key: str, start: int | None, end: int | None
+) -> tuple[list[Reading], bool]:
+    """The windows that begin in a span, the first `SCAN_WINDOWS_MAX` of them; whether there are more."""
+    found: list[Reading] = []
+    async for part in _pages(source, table, key, start, end):
+        found += part
+        if len(found) > SCAN_WINDOWS_MAX:
+            break
+    return found[:SCAN_WINDOWS_MAX], len(found) > SCAN_WINDOWS_MAX
 
 
 def _point(info: TableInfo, part: Sequence[Reading]) -> Point:
@@ -148,6 +167,7 @@ async def get_top(source: Source, arguments: GetTop) -> TopValues:
 async def compare(source: Source, arguments: Compare) -> Comparison:
     """One number of several keys over the same span, side by side."""
     info = source.queries.table(arguments.table)
+    _check_span(source, info, arguments.span_ms)
     name = number_field(info, arguments.field, COMPARED_FIELDS)
     readings, absent = await _values(source, info.name, arguments.keys)
     freshness = source.freshness(readings)
@@ -156,10 +176,13 @@ async def compare(source: Source, arguments: Compare) -> Comparison:
     from_ms = max(0, to_ms - arguments.span_ms)
     series: list[list[tuple[int, float | None]]] = []
     for reading in readings:
-        if info.kind == "latest":
-            series.append([(from_ms, number(reading.value.get(name)))])
-            continue
-        windows, _ = await _windows(source, info.name, reading.key, from_ms, to_ms)
+        windows, truncated = await _windows(source, info.name, reading.key, from_ms, to_ms)
+        if truncated:
+            raise BadParameterError(
+                "span_ms",
+                f"{shown_key(reading.key)} has more than {SCAN_WINDOWS_MAX} windows, which is the most, within"
+                f" span_ms={arguments.span_ms}; ask for a shorter span",
+            )
         series.append([(one.window.start, number(one.value.get(name))) for one in windows if one.window is not None])
     width = max(1, -(-(to_ms - from_ms) // arguments.max_points))
     slots = sorted({(start - from_ms) // width for one in series for start, _ in one})
@@ -176,6 +199,24 @@ async def compare(source: Source, arguments: Compare) -> Comparison:
     )
 
 
+def _check_span(source: Source, info: TableInfo, span_ms: int) -> None:
+    """BadParameterError where there is no span to compare over, or one of more windows than are read."""
+    if info.kind == "latest":
+        others = [other.name for other in source.queries.tables() if other.kind != "latest"]
+        raise BadParameterError(
+            "table",
+            f"table {info.name} keeps only newest values, so nothing is known of a span; get_current puts those side by"
+            f" side, and tables with windows are: {', '.join(others) or 'none'}",
+        )
+    step = info.step_ms or info.size_ms
+    if step is not None and span_ms > SCAN_WINDOWS_MAX * step:
+        raise BadParameterError(
+            "span_ms",
+            f"span_ms={span_ms} is more than {SCAN_WINDOWS_MAX} windows of {info.name}; expected at most"
+            f" {SCAN_WINDOWS_MAX * step}, or a table of longer windows",
+        )
+
+
 def _span_end(readings: Sequence[Reading], as_of: int) -> int:
     ends = [reading.window.start + 1 for reading in readings if reading.window is not None]
     return max(ends, default=as_of)
@@ -186,7 +227,8 @@ def _compared(
 ) -> Compared:
     values = [value for _, value in series if value is not None]
     first, last = (values[0], values[-1]) if values else (None, None)
-    change = None if first is None or last is None else last - first
+    # one value has not moved, it has only been seen once
+    change = None if first is None or last is None or len(values) < 2 else last - first
     newest = {(start - from_ms) // width: value for start, value in series if value is not None}
     return Compared(
         key=shown_key(key),
@@ -219,6 +261,9 @@ async def get_signals(source: Source, arguments: GetSignals) -> Signals:
         found = await source.queries.values(SIGNALS_TABLE, asked)
         # a key without an anomaly so far is not there, which is an answer and no error
         readings = [one for one in found if isinstance(one, Reading)]
+        for one in found:
+            if isinstance(one, Exception) and not isinstance(one, UnknownKeyError):
+                raise one
     since = arguments.since_ms or 0
     kept = [
         reading
@@ -227,6 +272,7 @@ async def get_signals(source: Source, arguments: GetSignals) -> Signals:
         and (number(reading.value.get("window_start")) or 0.0) >= since
     ]
     kept.sort(key=lambda one: (-(number(one.value.get("window_start")) or 0.0), one.key))
-    freshness = source.freshness(kept[: arguments.limit], absent)
+    # of all that were looked at: that none is left is as old as they are
+    freshness = source.freshness(readings, absent)
     refuse_stale(freshness, arguments.max_staleness_ms)
     return Signals(items=[item(reading) for reading in kept[: arguments.limit]], freshness=freshness)

@@ -30,7 +30,7 @@ async def test_every_operation_answers_typed(serve: Serve) -> None:
         assert len((await client.get_windows("candles_1m", BTC, from_ms=0)).points) == 5
         assert (await client.get_top("latest", "price")).items[0].key == BTC
         assert (await client.find_keys("eth")).keys[0].key == ETH
-        assert (await client.compare("latest", [BTC, ETH])).field == "price"
+        assert (await client.compare("candles_1m", [BTC, ETH])).field == "close"
         assert (await client.get_signals()).items[0].key == BTC
         assert (await client.get_feed_health("kraken")).feeds[0].connected is False
         assert (await client.summarize_state(budget_tokens=200)).tokens <= 200

@@ -1,8 +1,19 @@
 """Operations that read values."""
 
+from dataclasses import replace
+
 import pytest
 
-from streamapp.errors import BadParameterError, NoSuchWindowError, StaleError, UnknownKeyError, UnknownTableError
+from streamapp.errors import (
+    BadParameterError,
+    NoSuchWindowError,
+    OwnerUnreachableError,
+    StaleError,
+    UnknownKeyError,
+    UnknownTableError,
+)
+from streamapp.operations import reading
+from streamapp.operations.reading import SCAN_WINDOWS_MAX
 from streamapp.queries.model import FeedInfo, FieldInfo, TableInfo
 from tests.fakes.queries import MINUTE, FakeQueries, candle
 from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
@@ -139,10 +150,60 @@ async def test_comparison_aligns_the_keys(queries: FakeQueries, ask: Asked) -> N
     assert first["change"] == first["last"] - first["first"]
     assert first["change_pct"] == pytest.approx(first["change"] / first["first"] * 100)
     assert [one["key"] for one in answer["missing"]] == ["x:NO"]
-    levels = await ask("compare", table="latest", keys=[BTC, ETH])
-    assert [item["last"] for item in levels["items"]] == [101.5, 50.5]
     with pytest.raises(BadParameterError, match="numeric field"):
-        await ask("compare", table="latest", keys=[BTC, ETH], field="side")
+        await ask("compare", table="candles_1m", keys=[BTC, ETH], field="side")
+
+
+async def test_comparison_over_one_value_tells_no_change(ask: Asked) -> None:
+    _, second = (await ask("compare", table="candles_1m", keys=[BTC, ETH]))["items"]
+    assert second["windows"] == 1
+    assert second["first"] == second["last"] == 51.0
+    assert second["change"] is None
+    assert second["change_pct"] is None
+
+
+async def test_table_without_windows_is_not_compared_over_a_span(ask: Asked) -> None:
+    with pytest.raises(BadParameterError, match=r"get_current .* candles_1m") as refused:
+        await ask("compare", table="latest", keys=[BTC, ETH])
+    assert refused.value.parameter == "table"
+
+
+async def test_comparison_of_more_windows_than_are_read_is_refused(ask: Asked) -> None:
+    await ask("compare", table="candles_1m", keys=[BTC, ETH], span_ms=SCAN_WINDOWS_MAX * MINUTE)
+    with pytest.raises(BadParameterError, match=str(SCAN_WINDOWS_MAX * MINUTE)) as refused:
+        await ask("compare", table="candles_1m", keys=[BTC, ETH], span_ms=SCAN_WINDOWS_MAX * MINUTE + 1)
+    assert refused.value.parameter == "span_ms"
+
+
+def sessions(count: int) -> FakeQueries:
+    """A table of sessions of a second, every other second; their number is their value."""
+    info = TableInfo("visits", "session", (FieldInfo("n", "integer"),), "k", 4, 0, size_ms=1_000, gap_ms=500)
+    fake = FakeQueries([info])
+    for number in range(count):
+        for key in (BTC, ETH):
+            fake.put("visits", key, {"n": number}, start=number * 2_000)
+    fake._infos["visits"] = replace(info, size_ms=None)  # sessions have none; `put` makes windows by it
+    return fake
+
+
+async def test_sessions_default_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SCAN_WINDOWS_MAX", 50)
+    ask = asked(sessions(200), page_limit_max=20)
+    newest = await ask("get_windows", table="visits", key=BTC, max_points=5)
+    assert [point["value"]["n"] for point in newest["points"]] == [195, 196, 197, 198, 199]
+    assert newest["truncated"] is False
+    earlier = await ask("get_windows", table="visits", key=BTC, max_points=60, to_ms=40_000)
+    assert [point["value"]["n"] for point in earlier["points"]] == list(range(20))
+
+
+async def test_comparison_of_more_sessions_than_are_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SCAN_WINDOWS_MAX", 50)
+    ask = asked(sessions(60), page_limit_max=20)
+    answer = await ask("compare", table="visits", keys=[BTC, ETH], span_ms=49 * 2_000)
+    assert answer["items"][0]["last"] == 59
+    with pytest.raises(BadParameterError, match="more than 50 windows") as refused:
+        await ask("compare", table="visits", keys=[BTC, ETH], span_ms=60 * 2_000)
+    assert refused.value.parameter == "span_ms"
 
 
 async def test_signals_are_the_newest_first_and_filtered(queries: FakeQueries, ask: Asked) -> None:
@@ -154,6 +215,18 @@ async def test_signals_are_the_newest_first_and_filtered(queries: FakeQueries, a
     assert [item["key"] for item in (await ask("get_signals", least_abs_z=5))["items"]] == [ETH]
     assert [item["key"] for item in (await ask("get_signals", since_ms=START + 2))["items"]] == ["x:A"]
     assert [item["key"] for item in (await ask("get_signals", keys=[BTC, "x:NONE"]))["items"]] == [BTC]
+
+
+async def test_signals_that_cannot_be_read_are_not_said_to_be_none(queries: FakeQueries, ask: Asked) -> None:
+    queries.put("signals", BTC, {"kind": "price_move", "z": 9.0, "window_start": START})
+    queries.unreachable = {queries.partition(BTC)}
+    with pytest.raises(OwnerUnreachableError):
+        await ask("get_signals", keys=[BTC])
+    queries.unreachable = set()
+    queries.staleness_ms = 3_600_000
+    for keys in ([BTC], None):
+        with pytest.raises(StaleError):
+            await ask("get_signals", keys=keys, least_abs_z=20, max_staleness_ms=1_000)
 
 
 async def test_application_without_signals_says_so() -> None:
