@@ -6,10 +6,10 @@ from urllib.parse import quote, unquote
 
 import mcp_types as types
 
-from streamapp.errors import BadParameterError, QueryError
+from streamapp.errors import BadParameterError, QueryError, UnknownKeyError
 from streamapp.mcp_server.backend import Backend
 from streamapp.operations.answers import CurrentValues, Item
-from streamapp.operations.untrusted import shown_key
+from streamapp.operations.untrusted import exact_key, is_askable, shown_key
 
 SCHEME = "table://"
 TEMPLATE = "table://{table}/{key}"
@@ -61,18 +61,33 @@ async def listed(backend: Backend, cursor: str | None, caller: str) -> tuple[lis
 
 
 async def _resources(backend: Backend, table: str, keys: list[str], caller: str) -> list[types.Resource]:
-    answer = await backend.call("get_current", {"table": table, "keys": keys}, caller)
-    assert isinstance(answer, CurrentValues)
-    items = {item.key: item for item in answer.items}
+    """Those of the keys that can be read by a URI; without the time of the last change where it is not known now."""
+    listed = [key for key in keys if is_askable(key) and key.isprintable()]
+    if not listed:
+        return []
+    modified: dict[str, str] = {}
+    unknown: set[str] = set()
+    try:
+        answer = await backend.call("get_current", {"table": table, "keys": [exact_key(key) for key in listed]}, caller)
+        assert isinstance(answer, CurrentValues)
+        modified = {item.key: _modified(item, answer.freshness.as_of) for item in answer.items}
+        unknown = {one.key for one in answer.missing if one.code == UnknownKeyError.code}
+    except UnknownKeyError:
+        return []  # all of them are gone since their names were read
+    except QueryError as error:
+        if error.status not in (503, 504):
+            raise
     return [
         types.Resource(
             uri=uri_of(table, key),
             name=f"{table} {shown_key(key)}",
             mime_type=MIME_TYPE,
-            annotations=types.Annotations(last_modified=_modified(items[shown_key(key)], answer.freshness.as_of)),
+            annotations=types.Annotations(last_modified=modified[shown_key(key)])
+            if shown_key(key) in modified
+            else None,
         )
-        for key in keys
-        if shown_key(key) in items
+        for key in listed
+        if shown_key(key) not in unknown
     ]
 
 
@@ -90,7 +105,7 @@ TEMPLATES = (
 async def content(backend: Backend, uri: str, caller: str) -> types.ReadResourceResult:
     """The newest value behind a URI, with its freshness; QueryError where there is none."""
     table, key = place_of(uri)
-    answer = await backend.call("get_current", {"table": table, "keys": [key]}, caller)
+    answer = await backend.call("get_current", {"table": table, "keys": [exact_key(key)]}, caller)
     assert isinstance(answer, CurrentValues)
     item = answer.items[0]
     modified = _modified(item, answer.freshness.as_of)

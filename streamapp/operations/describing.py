@@ -18,7 +18,7 @@ from streamapp.operations.answers import (
 )
 from streamapp.operations.arguments import DescribeTable, FindKeys, GetFeedHealth, ListTables
 from streamapp.operations.source import Source
-from streamapp.operations.untrusted import shown_key
+from streamapp.operations.untrusted import is_askable, shown_key
 from streamapp.queries.model import FeedInfo, TableInfo
 
 _EXAMPLES = 3
@@ -48,7 +48,7 @@ async def describe_table(source: Source, arguments: DescribeTable) -> TableDescr
     info = source.queries.table(arguments.table)
     try:
         page = await source.queries.keys(info.name, limit=_EXAMPLES)
-        keys, absent = [shown_key(key) for key in page.items], page.missing_partitions
+        keys, absent = [shown_key(key) for key in page.items if is_askable(key)], page.missing_partitions
     except QueryError:
         keys, absent = [], ()  # being restored: the description stands without examples
     return TableDescription(
@@ -113,7 +113,7 @@ async def find_keys(source: Source, arguments: FindKeys) -> FoundKeys:
             if read >= _SCAN_MAX:
                 truncated = True
                 break
-    ranked = _ranked(arguments.query.strip().lower(), holders)
+    ranked = filter(is_askable, _ranked(arguments.query.strip().lower(), holders))
     found = [key for _, key in zip(range(arguments.limit + 1), ranked, strict=False)]
     return FoundKeys(
         query=arguments.query,

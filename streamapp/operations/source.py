@@ -55,6 +55,8 @@ class Source:
         around = self._around()
         blocks = [reading.freshness for reading in readings]
         lags = [block.lag for block in blocks]
+        # the gaps are those of a key's feed, whichever table it is read from
+        gaps = {reading.key: reading.freshness.feed.gaps for reading in readings if reading.freshness.feed is not None}
         return Freshness(
             as_of=max((block.as_of for block in blocks), default=self.clock.now_ms()),
             watermark=min((block.watermark for block in blocks if block.watermark is not None), default=None),
@@ -63,7 +65,7 @@ class Source:
             lag=_most(lags) if lags else around.lag,
             restoring=around.restoring or any(block.restoring for block in blocks),
             feeds_down=around.feeds_down,
-            gaps=sum(block.feed.gaps for block in blocks if block.feed is not None),
+            gaps=sum(gaps.values()),
             missing_partitions=sorted(missing_partitions),
         )
 

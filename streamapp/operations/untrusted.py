@@ -16,6 +16,7 @@ TEXT_MAX_CHARS = 120
 _PARTS_MAX = 50
 _DEPTH_MAX = 4
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\-]*", re.ASCII)
+_ESCAPED = re.compile(r"[%\x00-\x1f\x7f]")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
@@ -32,6 +33,16 @@ def shown_key(key: str) -> str:
 def asked_key(key: str) -> str:
     """The key that a caller means, who may repeat one as `shown_key` gave it."""
     return unquote(key) if "%" in key else key
+
+
+def exact_key(key: str) -> str:
+    """A key as an argument that means this very key: `asked_key` gives it back, whatever is in it."""
+    return _ESCAPED.sub(lambda found: quote(found[0], safe=""), key)
+
+
+def is_askable(key: str) -> bool:
+    """Whether a key may be asked for as it is shown; lists leave the others out, which were cut."""
+    return asked_key(shown_key(key)) == key
 
 
 def shown_word(word: str, known: Sequence[str]) -> str:

@@ -49,6 +49,15 @@ async def test_found_keys_name_their_tables(ask: Asked) -> None:
     assert (await ask("find_keys", query="doge"))["keys"] == []
 
 
+async def test_keys_that_cannot_be_asked_for_are_not_listed(queries: FakeQueries, ask: Asked) -> None:
+    for key in ("a" * 300, "odd key", "odd%41"):
+        queries.put("latest", key, latest(1.0))
+    shown = [found["key"] for found in (await ask("find_keys", table="latest"))["keys"]]
+    assert shown == [BTC, ETH, "odd%20key", "odd%2541"]
+    assert len((await ask("get_current", table="latest", keys=shown))["items"]) == len(shown)
+    assert (await ask("describe_table", table="latest"))["example_keys"] == [BTC, ETH]
+
+
 async def test_keys_are_bounded_and_that_is_told(queries: FakeQueries) -> None:
     for number in range(30):
         queries.put("latest", f"x:K{number:02}", latest(1.0))

@@ -45,6 +45,12 @@ async def test_freshness_is_the_worst_of_the_values(queries: FakeQueries, ask: A
     assert [item["freshness"]["age_ms"] for item in answer["items"]] == [21_234, 0]
 
 
+async def test_gaps_of_a_key_are_counted_once_for_all_tables(queries: FakeQueries, ask: Asked) -> None:
+    queries.feed_infos = [FeedInfo("coinbase", True, "connected", "", START, 2)]
+    assert (await ask("summarize_state", keys=[BTC]))["freshness"]["gaps"] == 2
+    assert (await ask("get_current", table="latest", keys=[BTC, ETH]))["freshness"]["gaps"] == 4
+
+
 @pytest.mark.parametrize(
     ("name", "given"),
     [

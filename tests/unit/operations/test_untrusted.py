@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from streamapp.operations.answers import CurrentValues, Freshness, Item, ItemFreshness
 from streamapp.operations.text import render
-from streamapp.operations.untrusted import asked_key, is_symbol, shown_fields, shown_key, shown_value
+from streamapp.operations.untrusted import (
+    asked_key,
+    exact_key,
+    is_askable,
+    is_symbol,
+    shown_fields,
+    shown_key,
+    shown_value,
+)
 
 
 @pytest.mark.parametrize("key", ["coinbase:BTC-USD", "x:1000PEPE-USDT", "a", "kraken:A/B-USD", "user@host"])
@@ -24,6 +32,16 @@ def test_shown_key_has_no_spaces_and_a_bound(key: str) -> None:
     assert shown.isascii()
     assert " " not in shown
     assert "\n" not in shown
+
+
+@given(st.text(max_size=40))
+def test_exact_key_means_that_key(key: str) -> None:
+    assert asked_key(exact_key(key)) == key
+
+
+@pytest.mark.parametrize(("key", "askable"), [("p%41", True), ("a b", True), ("x" * 128, True), ("a " * 100, False)])
+def test_key_that_was_cut_is_not_askable(key: str, askable: bool) -> None:
+    assert is_askable(key) is askable
 
 
 @given(st.text(min_size=1, max_size=20))
