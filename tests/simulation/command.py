@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.seed is not None:
         return _again(chosen)
     began = time.monotonic()
-    seeds = _seeds(chosen.seeds)
+    seeds = _seeds(chosen.seeds, chosen.mutation)
     count, failed = run_seeds(
         seeds,
         jobs=chosen.jobs,
@@ -95,11 +95,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _seeds(text: str) -> list[int]:
+def _seeds(text: str, mutation: str | None) -> list[int]:
+    """The seeds that are asked for; of a range without those that are open, or cannot show a broken rule."""
     seeds: list[int] = []
     for part in text.split(","):
         first, colon, end = part.partition(":")
-        seeds += [seed for seed in range(int(first), int(end)) if seed not in OPEN] if colon else [int(first)]
+        if not colon:
+            seeds.append(int(first))
+            continue
+        known = [seed for seed in range(int(first), int(end)) if seed not in OPEN]
+        seeds += [seed for seed in known if mutation is None or mutations.can_show(mutation, seed)]
     return seeds
 
 

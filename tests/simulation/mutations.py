@@ -11,6 +11,8 @@ from typing import Any
 
 from streamapp.engine import checkpoints, tables
 from streamapp.state import lanes, partition, sessions
+from streamapp.windows.sessions import Session
+from tests.simulation.workload import Scenario, scenario_of
 
 
 def _rewrite(owner: Any, name: str, *changes: tuple[str, str]) -> None:
@@ -79,6 +81,22 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     ),
     "forwarded past a gap": lambda: _rewrite(tables.RekeyedTap, "accept", ("and before <= newest", "and newest")),
 }
+
+#: what a scenario must have for a broken rule to show at all; without it a rule is looked for in seeds that cannot tell
+NEEDS: dict[str, Callable[[Scenario], bool]] = {
+    "finals before the checkpoint": lambda one: "crash" in one.faults and any(table.window for table in one.tables),
+    "tombstones before values": lambda one: (
+        "crash" in one.faults and any(isinstance(table.window, Session) for table in one.tables)
+    ),
+    "a session's own offset ignored": lambda one: any(isinstance(table.window, Session) for table in one.tables),
+    "forwarded past a gap": lambda one: "send" in one.faults and any(table.rekey for table in one.tables),
+}
+
+
+def can_show(name: str, seed: int) -> bool:
+    """Whether a seed's scenario has what a broken rule needs to show."""
+    needs = NEEDS.get(name)
+    return needs is None or needs(scenario_of(seed))
 
 
 def apply(name: str) -> None:

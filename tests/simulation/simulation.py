@@ -14,7 +14,7 @@ from tests.simulation.group import SESSION_TIMEOUT_S, Group
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.oracle import Oracle, at_rest
 from tests.simulation.worker import Worker
-from tests.simulation.workload import MAX_FUTURE_MS, MAX_RECORD_BYTES, Records, Scenario, scenario
+from tests.simulation.workload import MAX_FUTURE_MS, MAX_RECORD_BYTES, Records, Scenario, scenario_of
 from tests.simulation.world import Stuck, World
 
 _SETTINGS: dict[tuple[Any, ...], Settings] = {}
@@ -48,7 +48,7 @@ def simulate(seed: int, *, records: int | None = None, keep_trace: bool = False)
     workers.for_good()
     random.seed(seed)  # the engine's own jitter
     world = World(seed, keep_trace=keep_trace)
-    drawn = scenario(Random(seed ^ 0x5EED), 1 if seed % 20 else 6)
+    drawn = scenario_of(seed)
     if records is not None:
         drawn.records = records
     run = Run(world, drawn)

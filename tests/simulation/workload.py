@@ -135,6 +135,11 @@ def _group_of(record: Any) -> str:
 # --- scenarios ----------------------------------------------------------------------------------------------------------
 
 
+def scenario_of(seed: int) -> Scenario:
+    """What a seed runs; one in twenty is long."""
+    return scenario(Random(seed ^ 0x5EED), 1 if seed % 20 else 6)
+
+
 def scenario(random: Random, size: float) -> Scenario:
     """Draw what runs.
 
