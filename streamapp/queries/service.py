@@ -4,7 +4,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import difflib
 import heapq
 import itertools
 import logging
@@ -41,6 +40,7 @@ from streamapp.queries.model import (
     WindowSpan,
     WorkerInfo,
 )
+from streamapp.queries.nearest import nearest_keys
 from streamapp.queries.peers import Peers, in_parts, key_path, reading_of, remote_problem
 from streamapp.queries.remote_changes import events_of, merged
 from streamapp.state import reads
@@ -61,10 +61,10 @@ _LOOKS_PER_SIZE = 10
 _STEP_KEYS = 500
 #: how long a quiet subscription may not notice that partitions have moved
 _MOVED_LOOK_S = 1.0
-_NEAREST_MAX = 5
+#: of several unknown keys only so many are told which ones look like them
+_NEAREST_FOR = 3
 #: what `/v1/status` tells of: this many keys of a partition, from this share on, and so many in all
 _HOT_PER_PARTITION, _HOT_SHARE, _HOT_MAX = 3, 0.05, 20
-_NEAREST_SCAN_MAX = 20_000
 _RESTORING_RETRY_S = 1
 
 
@@ -210,6 +210,18 @@ class QueryService:
         local_only: bool = False,
     ) -> Reading:
         """The current value of a key, or that of an instant."""
+        return await self._get(table, key, at, max_staleness_ms, local_only)
+
+    async def _get(
+        self,
+        table: str,
+        key: str,
+        at: int | None,
+        max_staleness_ms: int | None,
+        local_only: bool,
+        *,
+        with_nearest: bool = True,
+    ) -> Reading:
         running = self._table(table)
         partition = running.partition_of(key) if running.partitions else 0
         live = running.live.get(partition)
@@ -240,7 +252,7 @@ class QueryService:
                 raise OwnerUnreachableError(
                     f"the worker that owns {key!r} did not answer, and the copy here does not hold it", retry_after_s=1
                 )
-            raise self._missing(running, key, at)
+            raise self._missing(running, key, at, with_nearest)
         reading = self._reading(live, key, *found)
         if copy is not None:
             behind_ms = max(0, self._engine.clock.now_ms() - (copy.caught_up_ms or 0))
@@ -283,14 +295,17 @@ class QueryService:
         running = self._table(table)
         found: dict[str, Reading | Exception] = {}
         elsewhere: dict[str, list[str]] = {}
+        unknown = 0
         for key in dict.fromkeys(keys):
             partition = running.partition_of(key) if running.partitions else 0
             try:
                 if partition in running.live:
-                    found[key] = await self.get(table, key, max_staleness_ms=max_staleness_ms, local_only=True)
+                    with_nearest = unknown < _NEAREST_FOR
+                    found[key] = await self._get(table, key, None, max_staleness_ms, True, with_nearest=with_nearest)
                 else:
                     elsewhere.setdefault(self._owner(running, partition, local_only), []).append(key)
             except QueryError as problem:
+                unknown += isinstance(problem, UnknownKeyError)
                 found[key] = problem
         asked = [(url, part) for url, wanted in elsewhere.items() for part in in_parts(wanted)]
         path = f"/v1/tables/{quote(table, safe='')}/values"
@@ -475,8 +490,13 @@ class QueryService:
     async def _follow(
         self, running: RunningTable, subscription: Subscription, key: str | None
     ) -> AsyncIterator[Change]:
-        begun_with = frozenset(running.live)
-        for live in self._locals(running):
+        def here() -> list[LivePartition]:
+            # of one key only its own partition matters: the others may be on their way in or out
+            own = running.partition_of(key) if key is not None and running.partitions else None
+            return [live for live in self._locals(running) if own in (None, live.partition)]
+
+        begun_with = here()
+        for live in begun_with:
             state = self._state(live)
             for known in [key] if key is not None else state.iter_keys():
                 found = reads.current(state, known)
@@ -486,7 +506,7 @@ class QueryService:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_MOVED_LOOK_S):
                     await subscription.arrived.wait()
-            if begun_with != frozenset(running.live):
+            if [id(live) for live in begun_with] != [id(live) for live in here()]:
                 # what moved away would be missing without a word
                 raise RestoringError(
                     f"table {running.name}: partitions have moved; subscribe again", retry_after_s=_RESTORING_RETRY_S
@@ -554,17 +574,13 @@ class QueryService:
             live.table.name, key, window, self._value(live, start, entry), self._freshness.of(live, key, entry)
         )
 
-    def _missing(self, running: RunningTable, key: str, at: int | None) -> QueryError:
+    def _missing(self, running: RunningTable, key: str, at: int | None, with_nearest: bool = True) -> QueryError:
         live = running.live[running.partition_of(key)]
         state = live.state
         if at is not None and state is not None and state.has_key(key):
             return NoSuchWindowError(f"no window of {key!r} in {running.name} holds the instant {at}")
-        known: list[str] = []
-        for other in self._locals(running):
-            if other.state is not None:
-                known += other.state.keys(limit=_NEAREST_SCAN_MAX - len(known))
-        nearest = difflib.get_close_matches(key, known, _NEAREST_MAX, 0.5) if len(known) < _NEAREST_SCAN_MAX else []
-        return UnknownKeyError(f"table {running.name} has no key {key!r}", nearest)
+        states = [other.state for other in self._locals(running) if other.state is not None] if with_nearest else []
+        return UnknownKeyError(f"table {running.name} has no key {key!r}", nearest_keys(key, states))
 
     def _owner(self, running: RunningTable, partition: int, local_only: bool) -> str:
         """The URL of the worker that has this partition."""

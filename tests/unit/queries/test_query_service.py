@@ -280,3 +280,29 @@ def test_lists_of_keys_fit_into_a_path() -> None:
     assert [key for part in parts for key in part] == keys
     assert all(len("%2C".join(part)) < 5_000 for part in parts)
     assert in_parts(["k" * 5_000, "b"]) == [["k" * 5_000], ["b"]]
+
+
+async def test_key_is_followed_while_another_partition_is_restored(halves: tuple[Half, Half]) -> None:
+    first, _ = halves
+    key = of(first)[0]
+    own = first.table.partition_of(key)
+    other = next(partition for partition in first.offsets if partition != own)
+    first.table.live[other].state = None
+    async with first.service.changes(T, key) as changes:
+        assert (await anext(changes)).kind == "snapshot"
+        del first.table.live[other]
+        first.count(key)
+        async with asyncio.timeout(10):
+            change = await anext(changes)
+    assert (change.kind, change.reading.value) == ("change", {"count": 2})
+
+
+async def test_only_the_first_unknown_keys_are_told_what_looks_like_them(halves: tuple[Half, Half]) -> None:
+    first, second = halves
+    await second.stop()
+    unknown = [key for key in (f"k{number}x" for number in range(99)) if first.table.partition_of(key) in first.offsets]
+    problems = await first.service.values(T, [*of(first), *unknown])
+    nearest = [problem.nearest for problem in problems if isinstance(problem, UnknownKeyError)]
+    assert len(nearest) == len(unknown) > 4
+    assert all(nearest[:3])
+    assert not any(nearest[3:])
