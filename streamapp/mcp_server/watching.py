@@ -41,7 +41,10 @@ class Watcher:
         self._metrics = metrics
         self._interval_s = settings.mcp_notify_ms / 1000
         self._each_max = settings.mcp_subscriptions_max
-        self._all_max = settings.mcp_subscriptions_max * settings.mcp_subscribers_max
+        # each followed resource takes a place among the worker's subscribers; half of them stay for everybody else
+        self._all_max = min(
+            settings.mcp_subscriptions_max * settings.mcp_subscribers_max, settings.sse_subscribers_max // 2
+        )
         self._followers: dict[str, tuple[int, asyncio.Task[None]]] = {}  # uri -> subscribers, task
 
     def check(self, uris: Sequence[str]) -> None:
@@ -94,7 +97,8 @@ class Watcher:
     async def _follow(self, uri: str) -> None:
         table, key = place_of(uri)
         pause_s = _RETRY_S
-        lost = False
+        # the client may have read before this began to listen: what is there at first may be news
+        lost = True
         while True:
             try:
                 async with self._backend.changes(table, key) as changes:

@@ -258,6 +258,32 @@ async def test_current_subscription_method_tells_of_changes(
         assert metrics.mcp_subscriptions._value.get() == 0, "a client that left is followed no more"
 
 
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
+async def test_followers_leave_half_of_the_subscribers_places_to_others(serve: Serve) -> None:
+    async with Client(f"{await serve(sse_subscribers_max=2)}/mcp", mode="legacy") as client:
+        await client.session.subscribe_resource(f"table://latest/{BTC}")
+        with pytest.raises(MCPError, match="follows as many resources as it can"):
+            await client.session.subscribe_resource(f"table://latest/{ETH}")
+    async with Client(f"{await serve(sse_subscribers_max=2)}/mcp", mode="2026-07-28") as client:
+        with pytest.raises(MCPError, match="follows as many resources as it can"):
+            async with client.listen(resource_subscriptions=[f"table://latest/{key}" for key in (BTC, ETH)]):
+                pass
+
+
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
+async def test_change_before_the_following_began_is_told(serve: Serve) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def heard(message: Any) -> None:
+        if isinstance(message, types.ResourceUpdatedNotification):
+            told.put_nowait(str(message.params.uri))
+
+    async with Client(f"{await serve(mcp_notify_ms=20)}/mcp", mode="legacy", message_handler=heard) as client:
+        await client.session.subscribe_resource(f"table://latest/{BTC}")
+        async with asyncio.timeout(20):
+            assert await told.get() == f"table://latest/{BTC}", "nothing changes any more, so only this can tell of it"
+
+
 async def changed_until(queries: FakeQueries, told: "asyncio.Queue[str]") -> None:
     """Change the value again and again until somebody was told."""
     async with asyncio.timeout(20):
