@@ -26,7 +26,7 @@ def test_every_window_equals_the_reference_over_shuffled_and_late_trades(
         for size, part in ((50, trades[:2_000]), (len(trades), trades[2_000:])):
             for begin in range(0, len(part), size):
                 own_kafka.produce("trades", map(encoded, part[begin : begin + size]))
-        own_kafka.until_drained(GROUP, "trades", hint=worker.log[-2_000:])
+        own_kafka.until_drained(GROUP, "trades", hint=lambda: worker.last_words)
         arrived = arrivals(own_kafka, "trades")
         expected = reference(arrived)
         assert len(arrived) == len(trades)
@@ -62,7 +62,7 @@ def test_simulated_venue_through_bridge_and_kafka_equals_the_reference(own_kafka
             until(
                 "all trades on the topic",
                 lambda: sum(own_kafka.ends("trades").values()) >= events,
-                hint=bridge.log[-2_000:],
+                hint=lambda: bridge.last_words,
             )
             assert bridge.terminate() == 0
         own_kafka.until_drained(GROUP, "trades", "quotes")

@@ -34,7 +34,11 @@ def test_six_kills_leave_every_window_equal_to_the_reference(own_kafka: Topics, 
         draw.shuffle(lives)
         for number, disk_is_lost in enumerate(lives, start=1):
             wanted = draw.randrange(LEAST_MERGED, MOST_MERGED)
-            until(f"{wanted} records merged", lambda wanted=wanted: worker.applied >= wanted, hint=worker.log[-3_000:])
+            until(
+                f"{wanted} records merged",
+                lambda wanted=wanted: worker.applied >= wanted,
+                hint=lambda: worker.last_words,
+            )
             worker.kill()
             done, end = (
                 sum(places.values()) for places in (own_kafka.committed(GROUP, "trades"), own_kafka.ends("trades"))
@@ -44,7 +48,7 @@ def test_six_kills_leave_every_window_equal_to_the_reference(own_kafka: Topics, 
             if disk_is_lost:
                 worker.lose_disk()
             worker.start()
-        own_kafka.until_drained(GROUP, "trades", hint=worker.log[-3_000:])
+        own_kafka.until_drained(GROUP, "trades", hint=lambda: worker.last_words)
         own_kafka.until_drained(GROUP, "streamapp-candles_1m-final")
 
         expected = reference(arrivals(own_kafka, "trades"))

@@ -38,15 +38,20 @@ _PR_SET_PDEATHSIG = 1
 _LOG_TAIL = 4_000
 
 
-def until(what: str, condition: Callable[[], Answer | None], timeout_s: float = WAIT_S, hint: str = "") -> Answer:
-    """The condition's first answer that is true; fails with what it was waited for."""
+def until(
+    what: str,
+    condition: Callable[[], Answer | None],
+    timeout_s: float = WAIT_S,
+    hint: Callable[[], str] = lambda: "",
+) -> Answer:
+    """The condition's first answer that is true; fails with what it was waited for, and with the hint as it is then."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         answer = condition()
         if answer:
             return answer
         time.sleep(_LOOK_EVERY_S)
-    raise AssertionError(f"waited {timeout_s:.0f} s in vain for: {what}; {hint}")
+    raise AssertionError(f"waited {timeout_s:.0f} s in vain for: {what}; {hint()}")
 
 
 def unused_port() -> int:
@@ -258,7 +263,7 @@ class Worker(Child):
                 raise AssertionError(f"{self.name} ended: {self.last_words}")
             return self.try_get("/health/ready") is not None
 
-        until(f"{self.name} to be ready", ready, hint=self.last_words)
+        until(f"{self.name} to be ready", ready, hint=lambda: self.last_words)
         return self
 
     def until_value(self, path: str, is_wanted: Callable[[Any], bool]) -> Any:
@@ -353,7 +358,7 @@ class Topics:
         """How many members a group has."""
         return asyncio.run(self.admin.group_members(group))
 
-    def until_drained(self, group: str, *topics: str, hint: str = "") -> None:
+    def until_drained(self, group: str, *topics: str, hint: Callable[[], str] = lambda: "") -> None:
         """Wait until the group has committed all of these topics, so that all of it is durable."""
         until(
             f"{group} to commit all of {', '.join(topics)}",

@@ -56,7 +56,7 @@ class UserApp:
 
     def drained(self, worker: Worker, *more: str) -> None:
         """Wait until all that was sent is durable and committed."""
-        self.topics.until_drained(self.id, self.trades, *more, hint=worker.log[-3_000:])
+        self.topics.until_drained(self.id, self.trades, *more, hint=lambda: worker.last_words)
 
 
 def trade(symbol: str = "BTC-USD", time: int = START, price: float = 100.0, **changed: Any) -> dict[str, Any]:

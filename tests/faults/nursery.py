@@ -19,9 +19,6 @@ from pathlib import Path
 from typing import Any, Self
 
 _PR_SET_PDEATHSIG = 1
-#: a worker's first word comes at once; on a busy machine not quite
-_FIRST_WORD_S = 30.0
-_TRIES = 3
 _ROOT = Path(__file__).parents[2]
 
 
@@ -54,18 +51,7 @@ class Nursery:
     def start(self, arguments: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> "Nursling":
         """Fork a worker."""
         order = {"arguments": list(arguments), "env": dict(env), "log": str(log), "cwd": str(cwd)}
-        said = log.stat().st_size if log.exists() else 0
-        for _ in range(_TRIES):
-            nursling = Nursling(self, int(self._ask(order)["pid"]))
-            deadline = time.monotonic() + _FIRST_WORD_S
-            while time.monotonic() < deadline:
-                if nursling.poll() is not None or (log.exists() and log.stat().st_size > said):
-                    return nursling
-                time.sleep(0.01)
-            # a fork of a process with threads may find a lock taken by one that it does not have
-            nursling.kill()
-            nursling.wait(_FIRST_WORD_S)
-        raise AssertionError(f"{_TRIES} forks said nothing within {_FIRST_WORD_S:.0f} s each: {log}")
+        return Nursling(self, int(self._ask(order)["pid"]))
 
     def poll(self, pid: int) -> int | None:
         """The exit code of a worker, None while it runs; negative: the signal that ended it."""

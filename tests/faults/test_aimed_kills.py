@@ -106,7 +106,11 @@ def _plan(world: World, worker: FaultWorker, draw: random.Random, *, awaits_only
         for _ in range(6):
             before = worker.applied
             world.produce(PORTION)
-            until("the portion to be merged", lambda before=before: worker.applied > before, hint=worker.log[-2_000:])
+            until(
+                "the portion to be merged",
+                lambda before=before: worker.applied > before,
+                hint=lambda: worker.last_words,
+            )
         world.settle()
         at_stop = _passed(file)
         assert worker.terminate() == 0

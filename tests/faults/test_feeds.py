@@ -60,7 +60,7 @@ def test_bridge_and_venue(lab: Lab) -> None:
                 until(
                     "some trades to be stored",
                     lambda wanted=wanted: stored() >= wanted or not bridge.running,
-                    hint=bridge.log[-2_000:],
+                    hint=lambda: bridge.last_words,
                 )
                 assert bridge.running, bridge.log[-2_000:]
                 grown = max(grown, psutil.Process(bridge.pid).memory_info().rss - before)
@@ -69,7 +69,7 @@ def test_bridge_and_venue(lab: Lab) -> None:
                 bridge.start()
             # the venue goes on whoever listens, so what was missed meanwhile shows once the last life hears it
             last = stored() + draw.randrange(*BETWEEN)
-            until("the last life's trades", lambda: stored() >= last, hint=bridge.log[-2_000:])
+            until("the last life's trades", lambda: stored() >= last, hint=lambda: bridge.last_words)
             assert bridge.terminate() == 0
     found = asyncio.run(read_topics(lab.kafka))
     ids: dict[str, list[int]] = defaultdict(list)

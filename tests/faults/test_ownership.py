@@ -13,15 +13,15 @@ from tests.faults.watch import Feed, Readers
 from tests.faults.world import FaultWorker, World, timed
 
 SESSION_MS = 4_000
-#: where in the commit path an owner falls asleep; the first is "anywhere"
+#: where in the commit path an owner falls asleep, each passed often; the first is "anywhere"
 _ASLEEP = (
     "",
     "before await self._producer.send_all(values)",
     "after await self._producer.send_all(values)",
     "after await self._producer.send_all([OutMessage(live.table.changel",
     "after await self._producer.send_all(finals)",
-    "RocksStore.write",
-    "_Pending.delivered",
+    "self._db.write(batch)",
+    "_Pending.delivered#2 at self._wake()",
 )
 #: a planned move: revoke, restore, and everybody's turn on a busy machine
 UNAVAILABLE_MAX_S = 45.0

@@ -203,7 +203,6 @@ class World:
         """The workers that run."""
         return [worker for worker in self.workers if worker.running]
 
-    @property
     def hint(self) -> str:
         """The ends of the workers' logs, for a message."""
         return "".join(f"\n--- {worker.name}: {worker.last_words}" for worker in self.workers)
@@ -264,7 +263,7 @@ class World:
     def _until_drained(self, topic: str, timeout_s: float) -> None:
         def drained() -> bool:
             if not self.live():
-                raise AssertionError(f"no worker is running: {self.hint}")
+                raise AssertionError(f"no worker is running: {self.hint()}")
             try:
                 return self.topics.committed(self.app, topic) == self.topics.ends(topic)
             except KafkaError:
@@ -313,7 +312,7 @@ class World:
         oracle.compare_finals()
         oracle.compare_late()
         oracle.compare_letters()
-        assert not comparison.differing, f"seed {self.seed}: {comparison}{self.hint}"
+        assert not comparison.differing, f"seed {self.seed}: {comparison}{self.hint()}"
         assert comparison.total > 0
         return comparison
 

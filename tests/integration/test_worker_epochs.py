@@ -73,7 +73,7 @@ def test_late_records_of_a_replaced_owner_change_nothing_whatever_is_lost_afterw
         until(
             "all of it",
             lambda: worker.metric(MENDED, table="candles") == values + ghosts + checkpoints,
-            hint=worker.log[-2_000:],
+            hint=lambda: worker.last_words,
         )
         assert counts(worker) == truth
 

@@ -146,7 +146,7 @@ def test_official_client_calls_every_tool_of_a_cluster(kafka: str, tmp_path: Pat
         until(
             "both to have a share",
             lambda: assigned(first) and assigned(second) and sorted(assigned(first) + assigned(second)) == partitions,
-            hint=first.log[-2_000:] + second.log[-2_000:],
+            hint=lambda: first.last_words + second.log[-2_000:],
         )
         first.until_ready()
         second.until_ready()

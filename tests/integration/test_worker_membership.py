@@ -51,7 +51,9 @@ def test_stopped_worker_leaves_and_the_other_takes_over_at_once(app: UserApp) ->
         until("both to have a share", lambda: first.assigned(app.trades) and second.assigned(app.trades))
         begin = time.monotonic()
         assert second.terminate() == 0
-        until("the first to have all", lambda: first.assigned(app.trades) == partitions, SOON_S, first.log[-2_000:])
+        until(
+            "the first to have all", lambda: first.assigned(app.trades) == partitions, SOON_S, lambda: first.last_words
+        )
         first.until_ready()
         assert time.monotonic() - begin < SOON_S
         assert app.topics.members(app.id) == 1
@@ -91,7 +93,11 @@ def test_worker_that_was_stopped_past_its_session_answers_nothing_old_and_comes_
         first.signal(signal.SIGSTOP)
         try:
             app.send(*(trade(key, START + 1) for key in KEYS))
-            until("the other to have all", lambda: second.assigned(app.trades) == partitions, hint=second.log[-2_000:])
+            until(
+                "the other to have all",
+                lambda: second.assigned(app.trades) == partitions,
+                hint=lambda: second.last_words,
+            )
             app.drained(second)
             counts = {key: second.get(f"/v1/tables/candles/keys/x:{key}")["value"]["count"] for key in KEYS}
             assert counts == dict.fromkeys(KEYS, 2)
@@ -107,7 +113,7 @@ def test_worker_that_was_stopped_past_its_session_answers_nothing_old_and_comes_
             seen.append((status, document.get("code"), document.get("value", {}).get("count")))
             return status == 200
 
-        until("the first to answer again", answered, hint=first.log[-2_000:])
+        until("the first to answer again", answered, hint=lambda: first.last_words)
         assert all(status == 503 or count == 2 for status, _, count in seen), seen
         # the first may still tell of what it had before; the second has to have let go of its half
         until(

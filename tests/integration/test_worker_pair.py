@@ -31,7 +31,7 @@ def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_pa
                 and second.assigned(app.trades)
                 and sorted(first.assigned(app.trades) + second.assigned(app.trades)) == partitions
             ),
-            hint=first.log[-2_000:] + second.log[-2_000:],
+            hint=lambda: first.last_words + second.log[-2_000:],
         )
         first.until_ready()
         second.until_ready()
@@ -66,7 +66,7 @@ def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_pa
             assert (status, document["code"]) == (404, "unknown_key")
 
         assert second.terminate() == 0
-        until("the other to take over", lambda: first.assigned(app.trades) == partitions, hint=first.log[-2_000:])
+        until("the other to take over", lambda: first.assigned(app.trades) == partitions, hint=lambda: first.last_words)
         first.until_ready()
         before_reads = first.metric(FORWARDED)
         assert first.keys("candles") == keys
@@ -109,7 +109,7 @@ def test_changes_and_gathers_cover_both_workers_and_name_what_a_dead_one_had(kaf
         until(
             "both to have a share",
             lambda: first.assigned(app.trades) and second.assigned(app.trades),
-            hint=first.log[-2_000:] + second.log[-2_000:],
+            hint=lambda: first.last_words + second.log[-2_000:],
         )
         for worker in (first, second):
             worker.until_ready()

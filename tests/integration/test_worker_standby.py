@@ -46,12 +46,14 @@ def test_copy_answers_for_a_dead_owner_marked_stale_and_takes_over_without_resto
             answers = [second.try_get(path_of(key)) for key in of_first]
             return all(answer is not None and answer["value"]["count"] == 2 for answer in answers)
 
-        until("the copies to answer", complete, hint=second.log[-3_000:])
+        until("the copies to answer", complete, hint=lambda: second.last_words)
         answer = second.get(path_of(of_first[0]))
         if second.assigned(app.trades) != partitions:
             assert answer["freshness"].get("stale") is True
             assert answer["freshness"]["lag"] is None
-        until("the second to have all", lambda: second.assigned(app.trades) == partitions, hint=second.log[-3_000:])
+        until(
+            "the second to have all", lambda: second.assigned(app.trades) == partitions, hint=lambda: second.last_words
+        )
         second.until_ready()
         for key in KEYS:
             answer = second.get(path_of(key))

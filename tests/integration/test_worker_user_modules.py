@@ -95,7 +95,7 @@ def test_smallest_module_runs_as_it_is_written(kafka: str, tmp_path: Path) -> No
         worker.until_ready()
         trades = [trade("BTC-USD", START + n, price=100 + n, size=n, trade_id=f"t{n}") for n in range(1, 13)]
         topics.produce("trades", [("x:BTC-USD", orjson.dumps(one)) for one in trades])
-        topics.until_drained("prices", "trades", hint=worker.log[-3_000:])
+        topics.until_drained("prices", "trades", hint=lambda: worker.last_words)
         candle = worker.get("/v1/tables/candles/keys/x:BTC-USD")
         assert (candle["value"]["open"], candle["value"]["close"], candle["value"]["count"]) == (101, 112, 12)
         worker.line("trade_id='t12'")
@@ -140,7 +140,7 @@ def test_tables_of_every_kind_survive_kills_exactly(kafka: str, tmp_path: Path) 
             )
             if disk_is_lost is None:
                 break
-            until("some of it merged", lambda: worker.applied > 1_000, hint=worker.log[-2_000:])
+            until("some of it merged", lambda: worker.applied > 1_000, hint=lambda: worker.last_words)
             worker.kill()
             if disk_is_lost:
                 worker.lose_disk()
