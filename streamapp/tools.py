@@ -19,6 +19,7 @@ from streamapp.operations.answers import Answer, Summary
 from streamapp.operations.catalogue import OPERATIONS, Operation
 from streamapp.operations.failures import failure
 from streamapp.operations.text import render
+from streamapp.operations.untrusted import shown_fields, shown_key
 
 
 class StateTool(BaseTool):
@@ -59,7 +60,8 @@ class EventTriggeredTool:
 
     Args:
         tool: any LangChain tool.
-        arguments: makes its arguments from what started it; default: table, key and value.
+        arguments: makes its arguments from what started it, whose text is a feed's own; default: table, key and value, with
+            texts that are no plain words wrapped as data, since a model may read what the tool is given.
     """
 
     def __init__(self, tool: BaseTool, arguments: Callable[[Activation], dict[str, Any]] | None = None) -> None:
@@ -72,7 +74,7 @@ class EventTriggeredTool:
 
 
 def _of_activation(activation: Activation) -> dict[str, Any]:
-    return {"table": activation.table, "key": activation.key, "value": dict(activation.value)}
+    return {"table": activation.table, "key": shown_key(activation.key), "value": shown_fields(activation.value)}
 
 
 def _plain(given: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,11 @@ _PAUSE_MAX_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """What started an action: the reading as the worker told it."""
+    """What started an action: the reading as the worker told it.
+
+    Key and value hold a feed's text as it came; where they go on to a language model, pass them through
+    `operations.untrusted`, as `streamapp.tools.EventTriggeredTool` does.
+    """
 
     table: str
     key: str
@@ -58,7 +62,8 @@ class OnChange:
     """Runs an action whenever a condition begins to hold for a key, until it is cancelled.
 
     Edge-triggered: once it has run, the condition has to stop holding before it runs for that key again. What holds when
-    the watch begins counts as a beginning, also when a lost stream is opened again, so effects happen at least once.
+    the watch begins counts as a beginning, also when a lost stream is opened again, so effects happen at least once. Of a
+    table with windows each key's newest one counts; late events of earlier windows neither begin nor end anything.
 
     Args:
         client: open.
@@ -69,11 +74,12 @@ class OnChange:
         prefix: see `key`.
         debounce_ms: an action starts when its key has not changed for this long, with the newest value, if that still
             fulfils the condition.
+        debounce_max_ms: it starts after this long all the same, however often its key changes.
         concurrency: actions that run at once; further ones wait, at most one for each key, with the newest value.
         timeout_s: bound on one try.
         retries: further tries after a failure.
         pause_s: upper bound of the first pause between tries; it doubles, and pauses are drawn below it.
-        publish: told what came of each action; a failure of its own is logged.
+        publish: told what came of each action, within `timeout_s` too; a failure of its own is logged.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class OnChange:
         key: str | None = None,
         prefix: str = "",
         debounce_ms: int = 250,
+        debounce_max_ms: int = 2_000,
         concurrency: int = 4,
         timeout_s: float = 30.0,
         retries: int = 2,
@@ -99,12 +106,14 @@ class OnChange:
         self._key = key
         self._prefix = prefix
         self._debounce_s = debounce_ms / 1000
+        self._debounce_max_s = debounce_max_ms / 1000
         self._slots = asyncio.Semaphore(concurrency)
         self._timeout_s = timeout_s
         self._retries = retries
         self._pause_s = pause_s
         self._publish = publish
         self._places: dict[str, _Place] = {}
+        self._newest_end: dict[str, int] = {}  # of the windows seen, by key
 
     async def run(self) -> None:
         """Follow the table and act; ends only by being cancelled, or by an error that a further try cannot mend."""
@@ -115,7 +124,7 @@ class OnChange:
             async with contextlib.aclosing(self._client.changes(self._table, self._key)) as events:
                 async for event in events:
                     reading = event.data
-                    if str(reading["key"]).startswith(self._prefix):
+                    if str(reading["key"]).startswith(self._prefix) and self._is_newest(reading):
                         self._changed(condition, Activation(self._table, reading["key"], reading["value"], reading))
         finally:
             tasks = [place.task for place in self._places.values() if place.task is not None]
@@ -123,12 +132,22 @@ class OnChange:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _is_newest(self, reading: Mapping[str, Any]) -> bool:
+        """Whether no later window of the key was seen; sessions that merge begin earlier, but never end earlier."""
+        window = reading.get("window")
+        if window is None:
+            return True
+        if window["end"] < self._newest_end.get(reading["key"], 0):
+            return False
+        self._newest_end[reading["key"]] = window["end"]
+        return True
+
     def _changed(self, condition: Condition, activation: Activation) -> None:
         holds = condition.holds(activation.value)
         place = self._places.get(activation.key)
         if place is None:
             if not holds:
-                return  # keys for which it never held cost nothing
+                return  # keys for which it never held cost next to nothing
             place = self._places[activation.key] = _Place()
         if not holds:
             place.held, place.waiting = False, None
@@ -145,21 +164,26 @@ class OnChange:
         """Act on what waits for one key, one after the other."""
         try:
             while place.waiting is not None:
-                newest: Activation | None = None
-                while newest is not place.waiting:
-                    newest = place.waiting
-                    await asyncio.sleep(self._debounce_s)
-                if newest is None:
-                    return
+                await self._settled(place)
                 async with self._slots:
                     # while it waited for its turn the value may have changed, or the condition have ended
                     ready, place.waiting = place.waiting, None
-                    if ready is not None:
-                        await self._tell(await self._attempts(ready))
+                    outcome = None if ready is None else await self._attempts(ready)
+                if outcome is not None:
+                    await self._tell(outcome)
         finally:
             place.task = None
             if not place.held:
                 self._places.pop(key, None)
+
+    async def _settled(self, place: _Place) -> None:
+        """Wait until the key has not changed for the debounce, at most for its maximum, or the condition has ended."""
+        now = asyncio.get_running_loop().time
+        latest = now() + self._debounce_max_s
+        newest: Activation | None = None
+        while place.waiting is not None and place.waiting is not newest and now() < latest:
+            newest = place.waiting
+            await asyncio.sleep(min(self._debounce_s, max(0.0, latest - now())))
 
     async def _attempts(self, activation: Activation) -> Outcome:
         error = ""
@@ -180,7 +204,8 @@ class OnChange:
         if outcome.error is not None:
             log.warning("the action on %s %s failed: %s", self._table, outcome.activation.key, outcome.error)
         try:
-            await self._publish(outcome)
+            async with asyncio.timeout(self._timeout_s):
+                await self._publish(outcome)
         except Exception:
             log.exception("the outcome of an action could not be published")
 
