@@ -12,8 +12,6 @@ from streamapp.errors import BadParameterError
 from streamapp.queries.model import Reading
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-#: a reader with a cursor of another worker is told again what arrived this long before it
-REPEAT_MS = 60_000
 
 Place = tuple[str, str]  # table, key
 
@@ -42,31 +40,33 @@ class CursorBook:
         self._values = 0
         self._numbers = itertools.count(1)
 
-    def keep(self, as_of: int, told: Mapping[Place, Told]) -> str:
-        """Remember what was told; the cursor for it."""
-        cursor = f"{_base36(as_of)}.{_base36(next(self._numbers))}"
+    def new_cursor(self, as_of: int) -> str:
+        """A cursor for a summary as of this instant; `keep` gives it a meaning."""
+        return f"{_base36(as_of)}.{_base36(next(self._numbers))}"
+
+    def keep(self, cursor: str, told: Mapping[Place, Told]) -> None:
+        """Remember what was told under a new cursor."""
         self._books[cursor] = told
         self._values += len(told)
         while len(self._books) > self._cursors_max or (self._values > self._values_max and len(self._books) > 1):
             _, forgotten = self._books.popitem(last=False)
             self._values -= len(forgotten)
-        return cursor
 
-    def find(self, cursor: str) -> tuple[int, Mapping[Place, Told] | None]:
-        """When the cursor was given, and what was told then; None where that is not known here (any more).
+    def find(self, cursor: str) -> Mapping[Place, Told] | None:
+        """What was told when the cursor was given; None where that is not known here (any more).
 
         Raises:
             BadParameterError: it is no cursor.
         """
         time, dot, number = cursor.partition(".")
         try:
-            as_of = int(time, 36)
+            int(time, 36)
             int(number, 36)
         except ValueError:
             dot = ""
         if not dot or len(cursor) > 40:
             raise BadParameterError("cursor", "the cursor is none of this call's; leave it out to be told everything")
-        return as_of, self._books.get(cursor)
+        return self._books.get(cursor)
 
 
 def told_of(reading: Reading, level: float | None) -> Told:

@@ -17,14 +17,13 @@ from streamapp.operations.answers import (
     WindowSeries,
 )
 from streamapp.operations.arguments import Compare, GetCurrent, GetSignals, GetTop, GetWindows
-from streamapp.operations.source import Source, item, missing, number, number_field, refuse_stale
+from streamapp.operations.source import SIGNALS_TABLE, Source, item, missing, number, number_field, refuse_stale
 from streamapp.operations.untrusted import asked_key, shown_fields, shown_key
 from streamapp.queries.model import Reading, TableInfo
 
 #: windows that one call reads of one key at most
 SCAN_WINDOWS_MAX = 5_000
 COMPARED_FIELDS = ("close", "price", "mid", "mean", "value")
-SIGNALS_TABLE = "signals"
 
 
 async def get_current(source: Source, arguments: GetCurrent) -> CurrentValues:

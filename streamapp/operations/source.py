@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from streamapp.clock import Clock
 from streamapp.errors import BadParameterError, QueryError, StaleError, UnknownKeyError
 from streamapp.operations.answers import Freshness, Item, ItemFreshness, Missing, Span
-from streamapp.operations.untrusted import shown_fields, shown_key
+from streamapp.operations.untrusted import shown_fields, shown_key, shown_word
 from streamapp.queries.model import Queries, Reading, TableInfo
 from streamapp.settings import Settings
 
+SIGNALS_TABLE = "signals"
+_ANOMALY_KINDS = ("price_move", "volume_spike")
 _FEEDS_MAX = 20
 _SURROUNDINGS_MS = 250
 
@@ -87,10 +89,13 @@ def refuse_stale(freshness: Freshness, max_staleness_ms: int | None) -> None:
 def item(reading: Reading) -> Item:
     """A reading as answers show it."""
     block, window = reading.freshness, reading.window
+    value = shown_fields(reading.value)
+    if reading.table == SIGNALS_TABLE and "kind" in value:
+        value["kind"] = anomaly_kind(value["kind"])
     return Item(
         key=shown_key(reading.key),
         window=None if window is None else Span(start=window.start, end=window.end, final=window.final),
-        value=shown_fields(reading.value),
+        value=value,
         freshness=ItemFreshness(
             age_ms=block.age_ms,
             staleness_ms=block.staleness_ms,
@@ -99,6 +104,11 @@ def item(reading: Reading) -> Item:
             stale=block.stale is True,
         ),
     )
+
+
+def anomaly_kind(kind: object) -> str:
+    """The kind of an anomaly, which is a word of a list."""
+    return shown_word(str(kind), _ANOMALY_KINDS)
 
 
 def missing(key: str, error: QueryError) -> Missing:

@@ -5,106 +5,100 @@ moves, the strongest anomalies, gaps and staleness, then more of each, then leve
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import orjson
-
+from streamapp.errors import QueryError, StaleError, UnknownKeyError
 from streamapp.operations.answers import Freshness, LeftOut, Summary
 from streamapp.operations.arguments import SummarizeState
-from streamapp.operations.cursors import REPEAT_MS, CursorBook, Place, Told, told_of
-from streamapp.operations.reading import COMPARED_FIELDS, SIGNALS_TABLE
-from streamapp.operations.source import Source, number, numeric_fields, refuse_stale
+from streamapp.operations.cursors import CursorBook, Place, Told, told_of
+from streamapp.operations.fitting import Head, Kind, Line, as_json, as_text, fitted, left_out
+from streamapp.operations.reading import COMPARED_FIELDS
+from streamapp.operations.source import SIGNALS_TABLE, Source, anomaly_kind, number, numeric_fields, refuse_stale
 from streamapp.operations.tokens import TokenCounter
-from streamapp.operations.untrusted import asked_key, shown_key, shown_value
+from streamapp.operations.untrusted import asked_key, shown_key
 from streamapp.queries.model import Reading, TableInfo
 
-Kind = Literal["moves", "anomalies", "trouble", "levels"]
+Topic = tuple[str, ...]
 #: values that one summary looks at, over all tables
 VALUES_MAX = 20_000
 _CHUNK_KEYS = 200
 _PRICE_FIELDS = frozenset(COMPARED_FIELDS)
 _STALE_MS = 10_000
+_NOTED_KEYS = 3
+_NOTED_CHARS = 40
 #: so many of each come first, before more of any
 _FIRST: Mapping[Kind, int] = {"moves": 5, "anomalies": 3, "trouble": 3}
-_TITLES: Mapping[Kind, str] = {
-    "moves": "moves",
-    "anomalies": "anomalies",
-    "trouble": "gaps",
-    "levels": "levels",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Something that could be told; `rank` orders it among its kind, the least first, and `group` goes into its title."""
-
-    kind: Kind
-    rank: tuple[float, str, str]
-    key: str
-    text: str
-    content: Sequence[object]
-    group: str = ""
 
 
 @dataclass(slots=True)
 class _Survey:
-    """What was found: candidates, what was told of each value, the worst freshness."""
+    """What was found: candidates, what is to be remembered of each value and by which topics it is told."""
 
     moves: dict[str, tuple[float, Line]] = field(default_factory=dict)  # by key, the largest of its tables
     levels: dict[tuple[str, str], Line] = field(default_factory=dict)
     others: list[Line] = field(default_factory=list)
     told: dict[Place, Told] = field(default_factory=dict)
+    topics: dict[Place, list[Topic]] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
     missing: set[int] = field(default_factory=set)
     with_gaps: set[str] = field(default_factory=set)
+    unknown: dict[str, UnknownKeyError] = field(default_factory=dict)
+    unanswered: dict[str, QueryError] = field(default_factory=dict)
     unchanged: int = 0
     unread: bool = False
 
+    def unknown_keys(self) -> list[str]:
+        """Keys that are in none of the tables."""
+        known = {key for _, key in self.told} | self.unanswered.keys()
+        return [key for key in self.unknown if key not in known]
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """What a delta is told against; `told` is None where only the time is known."""
-
-    as_of: int
-    told: Mapping[Place, Told] | None
-
-    def changed(self, reading: Reading, now: Told, place: Place) -> bool:
-        if self.told is not None:
-            earlier = self.told.get(place)
-            return earlier is None or earlier.digest != now.digest or earlier.gaps != now.gaps
-        age = reading.freshness.age_ms
-        return age is None or reading.freshness.as_of - age > self.as_of - REPEAT_MS
-
-    def level(self, place: Place) -> float | None:
-        earlier = self.told.get(place) if self.told is not None else None
-        return earlier.level if earlier is not None else None
+    def note(self, forgotten: bool) -> str:
+        """What is not in the summary, in words."""
+        notes = ["the cursor is not known here, so everything is told"] if forgotten else []
+        if self.unread:
+            notes.append("only a part of the keys was looked at; name tables or keys")
+        if unknown := self.unknown_keys():
+            named = ", ".join(shown_key(key)[:_NOTED_CHARS] for key in unknown[:_NOTED_KEYS])
+            more = len(unknown) - _NOTED_KEYS
+            notes.append(f"unknown keys: {named}{f' and {more} more' if more > 0 else ''}")
+        if self.unanswered:
+            notes.append(f"{len(self.unanswered)} keys did not answer")
+        if self.missing:
+            notes.append("partitions without an answer are left out")
+        return "; ".join(notes)
 
 
 async def summarize_state(
     source: Source, arguments: SummarizeState, *, counter: TokenCounter, book: CursorBook
 ) -> Summary:
-    """A summary of the newest values of these tables and keys; see the module."""
+    """A summary of the newest values of these tables and keys; see the module.
+
+    Raises:
+        UnknownKeyError: none of the keys is in any of the tables.
+        StaleError: the view is too old, or nothing could be read to tell how old it is.
+    """
     queries = source.queries
     names = arguments.tables
     infos = [queries.table(name) for name in names] if names is not None else list(queries.tables())
-    before = _Before(*book.find(arguments.cursor)) if arguments.cursor is not None else None
+    before = book.find(arguments.cursor) if arguments.cursor is not None else None
     keys = None if arguments.keys is None else list(dict.fromkeys(asked_key(key) for key in arguments.keys))
     survey = _Survey()
     for info in infos:
         await _survey_table(source, info, keys, before, survey)
     freshness = source.freshness(survey.readings, sorted(survey.missing))
-    refuse_stale(freshness, arguments.max_staleness_ms)
-    cursor = book.keep(freshness.as_of, survey.told)
-    head = _Head(freshness, cursor, before is not None, survey.unchanged, survey.unread)
-    lines = _in_order(survey)
-    write = _as_json if arguments.style == "json" else _as_text
-    text, shown = await _fitted(head, lines, arguments.budget_tokens, counter, write)
-    left = _left_out(lines, shown)
+    _refuse(source, survey, keys, freshness, arguments.max_staleness_ms)
+    cursor = book.new_cursor(freshness.as_of)
+    note = survey.note(forgotten=arguments.cursor is not None and before is None)
+    head = Head(freshness, cursor, before is not None, survey.unchanged, note)
+    lines = await _in_order(survey)
+    write = as_json if arguments.style == "json" else as_text
+    text, tokens, shown = await fitted(head, lines, arguments.budget_tokens, counter, write)
+    book.keep(cursor, _remembered(survey, before, lines[:shown]))
+    left = left_out(lines, shown)
     return Summary(
         summary=text,
-        tokens=counter.count(text),
+        tokens=tokens,
         budget_tokens=arguments.budget_tokens,
         counted_with=counter.name,
         left_out=LeftOut(
@@ -112,7 +106,7 @@ async def summarize_state(
             moves=left["moves"],
             anomalies=left["anomalies"],
             levels=left["levels"],
-            note=head.note,
+            note=note,
         ),
         delta=before is not None,
         cursor=cursor,
@@ -120,11 +114,49 @@ async def summarize_state(
     )
 
 
+def _refuse(
+    source: Source, survey: _Survey, keys: Sequence[str] | None, freshness: Freshness, max_staleness_ms: int | None
+) -> None:
+    """The error in place of a summary of nothing, or of one that is too old."""
+    if keys is not None and len(survey.unknown_keys()) == len(keys):
+        raise next((error for error in survey.unknown.values() if error.nearest), survey.unknown[keys[0]])
+    if max_staleness_ms is not None and not survey.readings:
+        raise next(
+            iter(survey.unanswered.values()),
+            StaleError("nothing could be read, so nothing is known of how far it is behind", source.clock.now_ms()),
+        )
+    refuse_stale(freshness, max_staleness_ms)
+
+
+def _remembered(survey: _Survey, before: Mapping[Place, Told] | None, shown: Sequence[Line]) -> Mapping[Place, Told]:
+    """What the next summary is told against: a change that did not fit stays to be told."""
+    if before is None:
+        return survey.told
+    topics = {line.topic for line in shown}
+    for place, wanted in survey.topics.items():
+        untold = [topic for topic in wanted if topic not in topics]
+        if not untold:
+            continue
+        now, earlier = survey.told[place], before.get(place)
+        gaps = now.gaps if _gaps_topic(place[1]) not in untold else (earlier.gaps if earlier is not None else 0)
+        if untold == [_gaps_topic(place[1])]:
+            survey.told[place] = replace(now, gaps=gaps)
+        elif earlier is not None:
+            survey.told[place] = replace(earlier, gaps=gaps)
+        else:
+            del survey.told[place]
+    return survey.told
+
+
+def _gaps_topic(key: str) -> Topic:
+    return "gaps", key
+
+
 # --- what there is -----------------------------------------------------------------------------------------------------
 
 
 async def _survey_table(
-    source: Source, info: TableInfo, keys: Sequence[str] | None, before: _Before | None, survey: _Survey
+    source: Source, info: TableInfo, keys: Sequence[str] | None, before: Mapping[Place, Told] | None, survey: _Survey
 ) -> None:
     cursor: str | None = None
     while True:
@@ -135,9 +167,15 @@ async def _survey_table(
             part, cursor = page.items, page.cursor
             survey.missing.update(page.missing_partitions)
         if part:
-            for reading in await source.queries.values(info.name, part):
-                if isinstance(reading, Reading):
-                    _survey_reading(info, reading, before, survey)
+            for key, found in zip(part, await source.queries.values(info.name, part), strict=True):
+                if isinstance(found, Reading):
+                    _survey_reading(info, found, before, survey)
+                elif isinstance(found, UnknownKeyError):
+                    survey.unknown.setdefault(key, found)
+                elif isinstance(found, QueryError):
+                    survey.unanswered.setdefault(key, found)
+                else:
+                    raise found
         await asyncio.sleep(0)  # others may want to read
         if keys is not None or cursor is None:
             return
@@ -146,40 +184,53 @@ async def _survey_table(
             return
 
 
-def _survey_reading(info: TableInfo, reading: Reading, before: _Before | None, survey: _Survey) -> None:
+def _survey_reading(info: TableInfo, reading: Reading, before: Mapping[Place, Told] | None, survey: _Survey) -> None:
     main = _main_field(info)
     level = number(reading.value.get(main)) if main is not None else None
     place = (info.name, reading.key)
     survey.readings.append(reading)
     now = survey.told[place] = told_of(reading, level)
-    if before is not None and not before.changed(reading, now, place):
+    earlier = before.get(place) if before is not None else None
+    if earlier is not None and earlier.digest == now.digest and earlier.gaps == now.gaps:
         survey.unchanged += 1
         return
     key = shown_key(reading.key)
-    _add_trouble(info, reading, key, survey)
+    topics = _add_trouble(info, reading, key, survey)
     if info.name == SIGNALS_TABLE:
-        _add_anomaly(reading, key, survey)
-        return
-    if main is None or level is None:
-        return
-    earlier = before.level(place) if before is not None else None
-    if before is not None and before.told is not None and earlier is not None:
-        move, span = (level / earlier - 1 if earlier else None), "since"
-    else:
+        topics += _add_anomaly(reading, key, survey)
+    elif main is not None and level is not None:
+        topics += _add_level(info, reading, (main, level), earlier, survey)
+    if before is not None:
+        survey.topics[place] = topics
+
+
+def _add_level(
+    info: TableInfo, reading: Reading, main: tuple[str, float], earlier: Told | None, survey: _Survey
+) -> list[Topic]:
+    name, level = main
+    key = shown_key(reading.key)
+    is_price = name in _PRICE_FIELDS
+    concept = "price" if is_price else info.name
+    topic = ("level", concept, reading.key)
+    move, span = None, "since"
+    if is_price and earlier is not None and earlier.level is not None:
+        move = level / earlier.level - 1 if earlier.level else None
+    elif is_price:  # of counts and the like it is the level that matters
         move, span = _move(reading.value), _span(info)
-    concept = "price" if main in _PRICE_FIELDS else info.name
     if move:
         known = survey.moves.get(reading.key)
         if known is None or abs(move) > known[0]:
             percent = f"{move * 100:+.{1 if abs(move) >= 0.01 else 2}f}"
             text = f"{percent}% {_short(level)}"
             content = [float(percent), _rounded(level)]
-            line = Line("moves", (-abs(move), key, info.name), key, text, content, span)
+            line = Line("moves", (-abs(move), key, info.name), key, text, content, span, topic)
             survey.moves[reading.key] = (abs(move), line)
-    label = "" if concept == "price" else f"{info.name}.{main} "
-    shown = Line("levels", (0, concept, key), key, f"{label}{_short(level)}", [f"{info.name}.{main}", _rounded(level)])
+    label = "" if is_price else f"{info.name}.{name} "
+    shown = [f"{info.name}.{name}", _rounded(level)]
     if (concept, reading.key) not in survey.levels or info.kind == "latest":
-        survey.levels[concept, reading.key] = shown
+        line = Line("levels", (0, concept, key), key, f"{label}{_short(level)}", shown, topic=topic)
+        survey.levels[concept, reading.key] = line
+    return [topic]
 
 
 def _main_field(info: TableInfo) -> str | None:
@@ -200,14 +251,18 @@ def _span(info: TableInfo) -> str:
     return f"{size}ms" if size else info.name
 
 
-def _add_anomaly(reading: Reading, key: str, survey: _Survey) -> None:
+def _add_anomaly(reading: Reading, key: str, survey: _Survey) -> list[Topic]:
     z = number(reading.value.get("z"))
-    kind = shown_value(reading.value.get("kind"))
-    if z is not None and isinstance(kind, str):
-        survey.others.append(Line("anomalies", (-abs(z), key, kind), key, f"{kind} z={z:.1f}", [kind, round(z, 1)]))
+    if z is None:
+        return []
+    kind = anomaly_kind(reading.value.get("kind"))
+    topic = ("anomaly", reading.key)
+    line = Line("anomalies", (-abs(z), key, kind), key, f"{kind} z={z:.1f}", [kind, round(z, 1)], topic=topic)
+    survey.others.append(line)
+    return [topic]
 
 
-def _add_trouble(info: TableInfo, reading: Reading, key: str, survey: _Survey) -> None:
+def _add_trouble(info: TableInfo, reading: Reading, key: str, survey: _Survey) -> list[Topic]:
     block = reading.freshness
     if block.staleness_ms >= _STALE_MS:
         behind = f"{info.name} {block.staleness_ms // 1000} s behind"
@@ -215,9 +270,15 @@ def _add_trouble(info: TableInfo, reading: Reading, key: str, survey: _Survey) -
         survey.others.append(Line("trouble", rank, key, behind, [info.name, "staleness_ms", block.staleness_ms]))
     # the gaps are the feed's, so they are told once for all tables
     gaps = block.feed.gaps if block.feed is not None else 0
-    if gaps and key not in survey.with_gaps:
-        survey.with_gaps.add(key)
-        survey.others.append(Line("trouble", (-float(gaps), key, "gaps"), key, f"{gaps} gaps", ["gaps", gaps]))
+    if not gaps:
+        return []
+    topic = _gaps_topic(reading.key)
+    if reading.key not in survey.with_gaps:
+        survey.with_gaps.add(reading.key)
+        survey.others.append(
+            Line("trouble", (-float(gaps), key, "gaps"), key, f"{gaps} gaps", ["gaps", gaps], topic=topic)
+        )
+    return [topic]
 
 
 def _short(level: float) -> str:
@@ -231,13 +292,14 @@ def _rounded(level: float) -> float:
 # --- what is told ------------------------------------------------------------------------------------------------------
 
 
-def _in_order(survey: _Survey) -> list[Line]:
+async def _in_order(survey: _Survey) -> list[Line]:
     """Everything that could be told, the most important first."""
     by_kind: dict[Kind, list[Line]] = {"moves": [line for _, line in survey.moves.values()]}
     by_kind["anomalies"] = [line for line in survey.others if line.kind == "anomalies"]
     by_kind["trouble"] = [line for line in survey.others if line.kind == "trouble"]
     for lines in by_kind.values():
         lines.sort(key=lambda line: line.rank)
+        await asyncio.sleep(0)
     first: list[Line] = []
     more: list[Line] = []
     rest: list[Line] = []
@@ -246,116 +308,7 @@ def _in_order(survey: _Survey) -> list[Line]:
         more += by_kind[kind][count : 4 * count]
         rest += by_kind[kind][4 * count :]
     rest.sort(key=lambda line: line.kind == "moves")  # from here on a move is told for its level
+    await asyncio.sleep(0)
     levels = sorted(survey.levels.values(), key=lambda line: line.rank)
     moved = {line.key for line in by_kind["moves"]}
     return first + more + rest + [line for line in levels if line.rank[1] != "price" or line.key not in moved]
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """What every summary says, whatever the budget."""
-
-    freshness: Freshness
-    cursor: str
-    delta: bool
-    unchanged: int
-    unread: bool
-
-    @property
-    def note(self) -> str:
-        """What was not looked at, in words."""
-        notes = ["only a part of the keys was looked at; name tables or keys"] if self.unread else []
-        if self.freshness.missing_partitions:
-            notes.append("partitions without an answer are left out")
-        return "; ".join(notes)
-
-
-def _down(freshness: Freshness) -> str:
-    named = ", ".join(name[:24] for name in freshness.feeds_down[:3])
-    more = len(freshness.feeds_down) - 3
-    return f"{named} and {more} more" if more > 0 else named or "none"
-
-
-def _as_text(head: _Head, shown: Sequence[Line], left: Mapping[str, int]) -> str:
-    freshness = head.freshness
-    behind = "unknown" if freshness.staleness_ms is None else f"{freshness.staleness_ms} ms"
-    parts = [f"as of {freshness.as_of}, behind {behind}, feeds down: {_down(freshness)}"]
-    if head.delta:
-        parts.append(f"changes only; {head.unchanged} values unchanged")
-    for (kind, group), lines in _grouped(shown).items():
-        parts.append(f"{_TITLES[kind]} {group}:" if group else f"{_TITLES[kind]}:")
-        parts += [f"{line.key} {line.text}" for line in lines]
-    told = ", ".join(f"{count} {_TITLES[kind]}" for kind, count in _counts(left)) or "nothing"
-    parts.append(f"left out: {told}{'; ' + head.note if head.note else ''}")
-    parts.append(f"cursor {head.cursor}")
-    return "\n".join(parts)
-
-
-def _as_json(head: _Head, shown: Sequence[Line], left: Mapping[str, int]) -> str:
-    freshness = head.freshness
-    content: dict[str, object] = {
-        "as_of": freshness.as_of,
-        "staleness_ms": freshness.staleness_ms,
-        "feeds_down": list(freshness.feeds_down[:3]),
-    }
-    if head.delta:
-        content["unchanged"] = head.unchanged
-    for (kind, group), lines in _grouped(shown).items():
-        rows: dict[str, list[object]] = {}
-        for line in lines:
-            rows.setdefault(line.key, []).extend(line.content)
-        content[f"{kind}_{group}" if group else kind] = rows
-    # how many lines; the answer has them by kind
-    content["left_out"] = sum(left.values())
-    if head.note:
-        content["note"] = head.note
-    content["cursor"] = head.cursor
-    return orjson.dumps(content).decode()
-
-
-def _grouped(shown: Sequence[Line]) -> dict[tuple[Kind, str], list[Line]]:
-    """Lines under their titles: by kind, and of a kind in order of importance."""
-    groups: dict[tuple[Kind, str], list[Line]] = {}
-    for kind in _TITLES:
-        for line in shown:
-            if line.kind == kind:
-                groups.setdefault((kind, line.group), []).append(line)
-    return groups
-
-
-def _counts(left: Mapping[str, int]) -> list[tuple[Kind, int]]:
-    return [(kind, left[kind]) for kind in _TITLES if left[kind]]
-
-
-def _left_out(lines: Sequence[Line], shown: int) -> dict[str, int]:
-    left: dict[str, int] = dict.fromkeys(_TITLES, 0)
-    for line in lines[shown:]:
-        left[line.kind] += 1
-    return left
-
-
-async def _fitted(
-    head: _Head,
-    lines: Sequence[Line],
-    budget: int,
-    counter: TokenCounter,
-    write: Callable[[_Head, Sequence[Line], Mapping[str, int]], str],
-) -> tuple[str, int]:
-    """The text with as many lines as fit, and how many these are."""
-
-    def written(count: int) -> str:
-        return write(head, lines[:count], _left_out(lines, count))
-
-    low, high = 0, min(len(lines), budget // 4)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if counter.count(written(middle)) <= budget:
-            low = middle
-        else:
-            high = middle - 1
-        await asyncio.sleep(0)
-    text = written(low)
-    while low > 0 and counter.count(text) > budget:  # a line more may once make a token less
-        low -= 1
-        text = written(low)
-    return text, low

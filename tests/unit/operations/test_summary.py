@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from streamapp.clock import ManualClock
-from streamapp.errors import BadParameterError, StaleError
+from streamapp.errors import BadParameterError, OwnerUnreachableError, StaleError, UnknownKeyError
 from streamapp.operations.cursors import CursorBook
 from streamapp.operations.tokens import ESTIMATE, TokenCounter, estimate, load_counter
-from streamapp.queries.model import FeedInfo
-from tests.fakes.queries import FakeQueries, candle, latest
-from tests.unit.operations.conftest import START, asked
+from streamapp.queries.model import FeedInfo, FieldInfo, TableInfo
+from tests.fakes.queries import FakeQueries, builtin_tables, candle, latest
+from tests.unit.operations.conftest import BTC, START, Asked, asked
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # its own, of importlib.resources
@@ -134,8 +134,91 @@ async def test_cursor_of_another_worker_tells_too_much_rather_than_too_little() 
     fake.clock.advance(600_000)  # type: ignore[attr-defined]
     fake.put("latest", by_move[0], latest(5.0))
     elsewhere = await asked(fake)("summarize_state", cursor=cursor)
-    assert elsewhere["delta"] is True
+    assert elsewhere["delta"] is False
     assert by_move[0] in elsewhere["summary"]
+    assert "cursor is not known here" in elsewhere["left_out"]["note"]
+
+
+async def test_replay_is_told_to_a_reader_with_the_cursor_of_another_worker() -> None:
+    fake = FakeQueries(clock=ManualClock(START))
+    fake.put("latest", "x:A-B", latest(100.0), event_time=START - 3_600_000)
+    cursor = (await asked(fake)("summarize_state"))["cursor"]
+    fake.put("latest", "x:A-B", latest(200.0), event_time=START - 3_500_000)
+    assert "x:A-B 200" in (await asked(fake)("summarize_state", cursor=cursor))["summary"]
+
+
+async def test_changes_that_did_not_fit_are_told_next() -> None:
+    fake = FakeQueries(clock=ManualClock(START))
+    keys = [f"x:K{number:02}-USD" for number in range(40)]
+    for key in keys:
+        fake.put("latest", key, latest(100.0))
+    ask = asked(fake)
+    cursor = (await ask("summarize_state", budget_tokens=100))["cursor"]
+    fake.feed_infos = [FeedInfo("x", True, "connected", "", START, 3)]
+    for number, key in enumerate(keys):
+        fake.put("latest", key, latest(150.0 - number))
+    gone, moves = [], []
+    for _ in range(60):
+        answer = await ask("summarize_state", budget_tokens=150, cursor=cursor)
+        cursor = answer["cursor"]
+        lines = answer["summary"].splitlines()
+        moves += [line.split()[0] for line in lines if line.startswith("x:") and "%" in line]
+        gone += [line.split()[0] for line in lines if line.endswith(" 3 gaps")]
+        if answer["left_out"]["lines"] == 0:
+            break
+    assert sorted(set(moves)) == keys
+    assert moves[:3] == keys[:3]
+    assert sorted(set(gone)) == keys
+    last = await ask("summarize_state", cursor=cursor)
+    assert not any(key in last["summary"] for key in keys)
+
+
+async def test_count_is_no_move() -> None:
+    info = TableInfo("trades_n", "tumbling", (FieldInfo("n", "integer"),), "k", 4, 0, size_ms=60_000)
+    fake = FakeQueries([info, *builtin_tables()], clock=ManualClock(START))
+    ask = asked(fake)
+    fake.put("trades_n", "x:A-B", {"n": 10}, start=START)
+    fake.put("latest", "x:A-B", latest(100.0))
+    cursor = (await ask("summarize_state"))["cursor"]
+    fake.put("trades_n", "x:A-B", {"n": 500}, start=START)
+    fake.put("latest", "x:A-B", latest(80.0))
+    told = (await ask("summarize_state", cursor=cursor))["summary"]
+    assert "x:A-B -20.0% 80" in told
+    assert "x:A-B trades_n.n 500" in told
+
+
+async def test_unknown_and_silent_keys_are_told(queries: FakeQueries, ask: Asked) -> None:
+    answer = await ask("summarize_state", keys=[BTC, "x:TYPO"])
+    assert "unknown keys: x:TYPO" in answer["summary"]
+    with pytest.raises(UnknownKeyError) as unknown:
+        await ask("summarize_state", keys=["coinbase:BTC-US"])
+    assert BTC in unknown.value.nearest
+    queries.unreachable = {queries.partition("x:OTHES")}
+    queries.put("latest", "x:OTHES", latest(1.0))
+    assert queries.partition(BTC) not in queries.unreachable
+    assert "1 keys did not answer" in (await ask("summarize_state", keys=[BTC, "x:OTHES"]))["summary"]
+    queries.unreachable = {queries.partition(BTC)}
+    with pytest.raises(OwnerUnreachableError):
+        await ask("summarize_state", keys=[BTC], max_staleness_ms=5)
+    with pytest.raises(StaleError, match="nothing could be read"):
+        await asked(FakeQueries())("summarize_state", max_staleness_ms=5)
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize("name", ["exchange-{}-frankfurt-a", "{}" + "v" * 120, "биржа-№{}-московская"])
+async def test_head_keeps_to_the_least_budget(queries: FakeQueries, ask: Asked, name: str, style: str) -> None:
+    queries.feed_infos = [FeedInfo(name.format(number), False, "gap", "", START, 0) for number in range(9)]
+    queries.unreachable = {3}
+    for number in range(50):
+        queries.put("latest", f"x:K{number}", latest(1.0))
+    cursor = None
+    for _ in range(2):
+        answer = await ask("summarize_state", budget_tokens=100, style=style, cursor=cursor)
+        assert answer["tokens"] <= 100
+        assert answer["tokens"] == estimate(answer["summary"])
+        assert "partitions without an answer" in answer["left_out"]["note"]
+        assert "9" in answer["summary"] or "8" in answer["summary"], "how many feeds are down is always told"
+        cursor = answer["cursor"]
 
 
 async def test_nonsense_cursor_is_refused() -> None:
@@ -159,9 +242,10 @@ async def test_keys_and_tables_narrow_it() -> None:
 
 def test_book_forgets_the_oldest() -> None:
     book = CursorBook(cursors_max=2)
-    cursors = [book.keep(1_790_000_000_000 + number, {}) for number in range(3)]
-    assert [book.find(cursor)[1] is None for cursor in cursors] == [True, False, False]
-    assert book.find(cursors[0])[0] == 1_790_000_000_000
+    cursors = [book.new_cursor(1_790_000_000_000 + number) for number in range(3)]
+    for cursor in cursors:
+        book.keep(cursor, {})
+    assert [book.find(cursor) is None for cursor in cursors] == [True, False, False]
 
 
 @pytest.mark.parametrize("tokenizer", REAL)
