@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 try:
     from langchain_core.tools import BaseTool, ToolException
@@ -17,9 +17,16 @@ from streamapp.client.stream_client import DEFAULT_URL, StreamClient
 from streamapp.errors import QueryError
 from streamapp.operations.answers import Answer, Summary
 from streamapp.operations.catalogue import OPERATIONS, Operation
-from streamapp.operations.failures import failure
+from streamapp.operations.failures import bad_arguments, failure
 from streamapp.operations.text import render
 from streamapp.operations.untrusted import shown_fields, shown_key
+
+
+def _said_of_arguments(problem: Any) -> str:
+    """What a model reads of arguments that do not fit the schema."""
+    if isinstance(problem, ValidationError):
+        return failure(bad_arguments(problem)).text()
+    return "error bad_parameter: the arguments do not fit the tool's schema"
 
 
 class StateTool(BaseTool):
@@ -34,6 +41,7 @@ class StateTool(BaseTool):
     timeout_s: float = 15.0
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     handle_tool_error: Any = True
+    handle_validation_error: Any = _said_of_arguments
 
     async def _arun(self, **given: Any) -> tuple[str, dict[str, Any]]:
         token = self.token.get_secret_value() if self.token is not None else None

@@ -15,15 +15,31 @@ from yarl import URL
 from streamapp.errors import ConfigurationError, QueryError
 from streamapp.queries.peers import remote_problem
 
-_RETRIED = frozenset({429, 502, 503, 504})
+#: statuses of failures that may pass
+RETRIED = frozenset({429, 502, 503, 504})
 _PAUSE_MAX_S = 10.0
 _LINE_MAX_BYTES = 8 << 20
+#: an event stream may be silent for at least this long: three heartbeats as workers send them
+_SILENCE_MIN_S = 15.0
 
 
 class WorkerUnreachableError(QueryError):
     """No worker answered."""
 
     code, status = "unreachable", 503
+
+
+class UnexpectedAnswerError(QueryError):
+    """A worker answered in another form than this version of the client knows."""
+
+    code, status = "unexpected_answer", 500
+
+    def __init__(self, path: str, problem: Exception) -> None:
+        found = " ".join(str(problem).split())[:200]
+        super().__init__(
+            f"the worker's answer to {path} is not what this client expects; the versions differ: update the older one"
+            f" ({found})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +57,7 @@ class Http:
     Args:
         url: where the worker listens.
         token: a bearer token, or None.
-        timeout_s: bound on one request, and on silence of an event stream.
+        timeout_s: bound on one request, and on silence of an event stream, there at least 15 s.
         retries: how often a request is repeated after the first failure that may pass.
         pause_s: upper bound of the first pause; each further one doubles it. The pause itself is drawn below it.
     """
@@ -73,18 +89,27 @@ class Http:
             method: GET or POST; either only reads, so it may be repeated.
             path: encoded already.
             body: sent as JSON.
-            more_s: added to the time-out, for what waits on purpose.
+            more_s: how long this waits on purpose; added to the time-out. The body's `timeout_ms` says the same and becomes
+                what is left of it when the request is repeated, which happens only before that time is over.
 
         Raises:
             QueryError: the subclass that the worker's answer stands for; WorkerUnreachableError where there is none.
         """
+        now = asyncio.get_running_loop().time
+        deadline = now() + more_s if more_s > 0 else None
         for attempt in range(self._retries + 1):
             try:
                 return await self._once(method, path, body, more_s)
             except QueryError as problem:
-                if problem.status not in _RETRIED or attempt == self._retries:
+                if problem.status not in RETRIED or attempt == self._retries:
                     raise
-                await asyncio.sleep(self._pause(attempt, problem.retry_after_s))
+                pause = self._pause(attempt, problem.retry_after_s)
+                if deadline is not None:
+                    more_s = deadline - now() - pause
+                    if more_s <= 0:
+                        raise
+                    body = {**(body or {}), "timeout_ms": int(more_s * 1000)}
+                await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
     async def _once(self, method: str, path: str, body: Mapping[str, Any] | None, more_s: float) -> Any:
@@ -104,7 +129,9 @@ class Http:
     async def events(self, path: str, last_id: str | None = None) -> AsyncIterator[AsyncIterator[Event]]:
         """One event stream, until it ends or breaks; WorkerUnreachableError when it breaks or falls silent."""
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last_id} if last_id else {})}
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=self._timeout_s)
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._timeout_s, sock_read=max(self._timeout_s, _SILENCE_MIN_S)
+        )
         try:
             async with self._open().get(
                 URL(self._url + path, encoded=True), headers=headers, timeout=timeout, allow_redirects=False
@@ -133,6 +160,8 @@ class Http:
 def _problem(url: str, response: aiohttp.ClientResponse, content: bytes) -> QueryError:
     try:
         document = json.loads(content)
+        if "code" not in document:
+            raise ValueError("no problem document")
         problem = remote_problem(document)
     except (ValueError, TypeError, AttributeError):
         problem = WorkerUnreachableError(f"{url} answers {response.status}; is it a streamapp worker?")

@@ -6,10 +6,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlencode
 
-from streamapp.client.http import Event, Http
+from pydantic import ValidationError
+
+from streamapp.client.http import RETRIED, Event, Http, UnexpectedAnswerError
 from streamapp.errors import BadParameterError, QueryError
 from streamapp.operations import answers
 from streamapp.operations.catalogue import BY_NAME
+from streamapp.queries.peers import remote_problem
 
 DEFAULT_URL = "http://127.0.0.1:6066"
 _RECONNECT_S, _RECONNECT_MAX_S = 0.25, 10.0
@@ -21,13 +24,15 @@ class StreamClient:
     """Reads from a worker, which answers for the whole cluster. Use it in `async with`.
 
     Every method raises the `QueryError` subclass that tells what is wrong (`UnknownKeyError` knows the nearest keys,
-    `StaleError` how far the view is behind), and `WorkerUnreachableError` where no worker answers.
+    `StaleError` how far the view is behind), `WorkerUnreachableError` where no worker answers, `UnexpectedAnswerError` where
+    its version differs from this one's, and a plain `QueryError` with code and status for what has no class here.
 
     Args:
         url: where the worker listens.
         token: a bearer token, where the worker asks for one.
-        timeout_s: bound on one request, and on silence of an event stream.
-        retries: how often a request is repeated after a failure that may pass (unreachable, restoring, rate limited).
+        timeout_s: bound on one request, and on silence of an event stream, there at least 15 s.
+        retries: how often a request is repeated after a failure that may pass (unreachable, restoring, rate limited);
+            what waits for a condition is repeated only until its own deadline.
         pause_s: upper bound of the first pause between tries; it doubles, and pauses are drawn below it.
     """
 
@@ -60,7 +65,10 @@ class StreamClient:
         waits_ms = body.get("timeout_ms", 30_000) if operation.waits else 0
         waits_s = waits_ms / 1000 if isinstance(waits_ms, (int, float)) else 0.0
         content = await self._http.request("POST", f"/v1/operations/{name}", body, waits_s)
-        return operation.answer.model_validate(content)
+        try:
+            return operation.answer.model_validate(content)
+        except ValidationError as problem:
+            raise UnexpectedAnswerError(name, problem) from None
 
     async def _call(self, kind: type[A], name: str, **given: Any) -> A:
         answer = await self.call(name, given)
@@ -221,13 +229,17 @@ class StreamClient:
         query = {"prefix": prefix or None, "limit": limit, "cursor": cursor}
         given = urlencode({name: value for name, value in query.items() if value is not None})
         page = await self._http.request("GET", f"/v1/tables/{quote(table, safe='')}/keys?{given}")
-        return list(page["items"]), page["cursor"]
+        try:
+            return list(page["items"]), page["cursor"]
+        except (KeyError, TypeError) as problem:
+            raise UnexpectedAnswerError("keys", problem) from None
 
     async def changes(self, table: str, key: str | None = None) -> AsyncGenerator[Event, None]:
         """What is there as events of kind `snapshot`, then every change as one of kind `change`, for ever.
 
         A lost stream is opened again after a growing pause and begins with snapshots again; in between values may have
-        been replaced, but what stands is always told. Where the worker refuses for good, its error is raised.
+        been replaced, but what stands is always told. Where the worker refuses for good, or fails in the middle of a stream
+        and not only for now (its partitions move), its error is raised.
         """
         path = f"/v1/tables/{quote(table, safe='')}/changes"
         if key is not None:
@@ -240,8 +252,10 @@ class StreamClient:
                         if event.kind in ("snapshot", "change"):
                             bound_s, last_id = _RECONNECT_S, event.id
                             yield event
+                        elif event.kind == "problem":
+                            raise remote_problem(event.data)
             except QueryError as problem:
-                if problem.status < 500 and problem.status != 429:
+                if problem.status not in RETRIED:
                     raise
             await asyncio.sleep(random.uniform(bound_s / 2, bound_s))
             bound_s = min(_RECONNECT_MAX_S, bound_s * 2)

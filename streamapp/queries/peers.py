@@ -25,6 +25,7 @@ from streamapp.settings import Settings
 
 _RESPONSE_MAX_BYTES = 8 << 20
 _KEYS_MAX_BYTES = 3_000  # of a list of keys in a path
+_CODE_MAX_CHARS = 64
 _EVENT_MAX_BYTES = 1 << 20  # of one event of a stream
 
 
@@ -92,7 +93,7 @@ class Peers:
                 f"the worker at {url} that owns this key did not answer: {_named(problem)}", retry_after_s=1
             ) from None
         self._metrics.forwarded.labels("refused").inc()
-        raise remote_problem(body)
+        raise _owners_problem(body)
 
     @asynccontextmanager
     async def stream(self, url: str, path: str, parameters: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -111,7 +112,7 @@ class Peers:
         try:
             if refusal is not None:
                 self._metrics.forwarded.labels("refused").inc()
-                raise remote_problem(refusal)
+                raise _owners_problem(refusal)
             self._metrics.forwarded.labels("answered").inc()
             yield answer
         finally:
@@ -134,8 +135,16 @@ async def _json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
     return body
 
 
+def _owners_problem(body: Mapping[str, Any]) -> QueryError:
+    """The same; an owner that failed counts as one that does not answer, since a copy elsewhere may."""
+    problem = remote_problem(body)
+    if type(problem) is QueryError and problem.status >= 500:
+        return OwnerUnreachableError(f"the owner answered {problem.status}: {problem}", retry_after_s=1)
+    return problem
+
+
 def remote_problem(body: Mapping[str, Any]) -> QueryError:
-    """The error that a problem document stands for."""
+    """The error that a problem document stands for; a plain QueryError with its code and status, where none has its code."""
     for kind in _all_kinds(QueryError):
         if kind.code == body.get("code"):
             problem = kind.__new__(kind)
@@ -148,7 +157,11 @@ def remote_problem(body: Mapping[str, Any]) -> QueryError:
                 }
             )
             return problem
-    return OwnerUnreachableError(f"the owner answered {body.get('status')}: {body.get('detail')}")
+    status = body.get("status")
+    unknown = QueryError(str(body.get("detail", "")))
+    unknown.code = str(body.get("code", QueryError.code))[:_CODE_MAX_CHARS]
+    unknown.status = status if isinstance(status, int) and 400 <= status < 600 else QueryError.status
+    return unknown
 
 
 def _all_kinds(kind: type[QueryError]) -> list[type[QueryError]]:

@@ -124,6 +124,9 @@ class McpView:
                 logger.exception("the MCP server failed")
             else:
                 ready.set_exception(problem)
+        finally:
+            if not self._ended.is_set():
+                self._starting = None  # the next request makes a new server, instead of asking one that is gone
 
     async def close(self, _application: web.Application | None = None) -> None:
         """End the subscriptions with their last word, then all open requests, then the server; bounded."""

@@ -41,6 +41,17 @@ async def test_refusal_comes_back_as_content(serve: Serve) -> None:
     assert "find_keys" in message.content
 
 
+async def test_bad_argument_comes_back_as_content(serve: Serve) -> None:
+    tool = {tool.name: tool for tool in state_tools(await serve())}["get_windows"]
+    call = ToolCall(
+        name="get_windows", args={"table": "latest", "key": BTC, "max_points": 100_000}, id="1", type="tool_call"
+    )
+    for message in (await tool.ainvoke(call), await asyncio.to_thread(tool.invoke, call)):
+        assert message.status == "error"
+        assert "bad_parameter: max_points" in message.content
+        assert "next:" in message.content
+
+
 @pytest.mark.parametrize(
     ("question", "script", "expected"),
     [

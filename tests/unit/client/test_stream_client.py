@@ -1,12 +1,21 @@
 """The typed client: every operation, errors as classes, retries with a limit, streams that come back."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
 
-from streamapp.client import StreamClient, WorkerUnreachableError
-from streamapp.errors import BadParameterError, ConfigurationError, RestoringError, StaleError, UnknownKeyError
+from streamapp.client import StreamClient, UnexpectedAnswerError, WorkerUnreachableError
+from streamapp.errors import (
+    BadParameterError,
+    ConfigurationError,
+    QueryError,
+    RestoringError,
+    StaleError,
+    UnknownKeyError,
+)
 from streamapp.metrics import Metrics
 from streamapp.operations.catalogue import OPERATIONS
 from streamapp.views.auth import new_token
@@ -125,8 +134,6 @@ async def test_refusal_for_good_is_not_tried_again(stub: Callable[[Handler], Awa
 
 
 async def test_silent_server_is_given_up(stub: Callable[[Handler], Awaitable[str]]) -> None:
-    import asyncio
-
     async def handler(_request: web.Request) -> web.Response:
         await asyncio.sleep(5)
         return web.Response()
@@ -184,3 +191,108 @@ async def test_changes_of_a_worker_begin_with_what_is_there(serve: Serve, querie
         await changes.aclose()
         with pytest.raises(Exception, match="no table"):
             await anext(client.changes("nothing"))
+
+
+async def test_wait_is_repeated_only_until_its_deadline(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    left: list[int] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        left.append((await request.json())["timeout_ms"])
+        await asyncio.sleep(0.05)
+        return web.json_response(RESTORING, status=503)
+
+    async with StreamClient(await stub(handler), retries=1_000, pause_s=0.02) as client:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(RestoringError):
+            await client.wait_for("latest", BTC, "price > 1", timeout_ms=400)
+        assert asyncio.get_running_loop().time() - began < 5
+    assert left[0] == 400
+    assert 1 < len(left) < 9
+    assert left == sorted(left, reverse=True), "a repeated wait has what is left of its time"
+    assert left[1] < 360
+
+
+async def test_problem_without_a_class_here_keeps_its_code_and_status(
+    stub: Callable[[Handler], Awaitable[str]],
+) -> None:
+    asked = 0
+
+    async def handler(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"code": "brand_new", "detail": "why", "status": 418}, status=418)
+
+    async with StreamClient(await stub(handler), pause_s=0.001) as client:
+        with pytest.raises(QueryError, match="why") as found:
+            await client.list_tables()
+    assert (found.value.code, found.value.status, asked) == ("brand_new", 418, 1)
+    assert (QueryError.code, QueryError.status) == ("internal", 500)
+
+
+async def test_failed_worker_is_not_taken_for_an_unreachable_one(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response({"code": "internal", "detail": "failed", "status": 500}, status=500)
+
+    async with StreamClient(await stub(handler), retries=0) as client:
+        with pytest.raises(QueryError) as found:
+            await client.list_tables()
+    assert (found.value.code, found.value.status) == ("internal", 500)
+
+
+async def test_answer_of_another_version_is_told_as_such(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response({"tables": [], "freshness": {"as_of": 1, "added_later": 2}})
+
+    async with StreamClient(await stub(handler), retries=0) as client:
+        with pytest.raises(UnexpectedAnswerError, match="versions differ"):
+            await client.list_tables()
+        with pytest.raises(UnexpectedAnswerError, match="versions differ"):
+            await client.keys("latest")
+
+
+async def test_stream_that_is_silent_between_heartbeats_stays(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    opened = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal opened
+        opened += 1
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for number in range(3):
+            await asyncio.sleep(0.2)
+            await response.write(f'event: change\nid: x\ndata: {{"n": {number}}}\n\n'.encode())
+        return response
+
+    async with StreamClient(await stub(handler), timeout_s=0.1) as client:
+        changes = client.changes("latest")
+        assert [(await anext(changes)).data["n"] for _ in range(3)] == [0, 1, 2]
+        await changes.aclose()
+    assert opened == 1
+
+
+@pytest.mark.parametrize(("code", "status", "ends"), [("forbidden", 403, True), ("restoring", 503, False)])
+async def test_problem_in_a_stream_ends_it_unless_it_may_pass(
+    stub: Callable[[Handler], Awaitable[str]], code: str, status: int, ends: bool
+) -> None:
+    opened = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal opened
+        opened += 1
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        if opened == 1:
+            problem = {"code": code, "detail": "no more", "status": status}
+            await response.write(f"event: problem\ndata: {json.dumps(problem)}\n\n".encode())
+        else:
+            await response.write(b'event: change\nid: x\ndata: {"n": 2}\n\n')
+        return response
+
+    async with StreamClient(await stub(handler)) as client:
+        changes = client.changes("latest")
+        if ends:
+            with pytest.raises(QueryError, match="no more"):
+                await anext(changes)
+        else:
+            assert (await anext(changes)).data == {"n": 2}
+        await changes.aclose()
