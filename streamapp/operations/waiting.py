@@ -3,21 +3,26 @@
 import asyncio
 import random
 
-from streamapp.errors import OwnerUnreachableError, RestoringError
+from streamapp.errors import LeaseExpiredError, OwnerUnreachableError, QueryError, RestoringError
 from streamapp.operations.answers import Waited
 from streamapp.operations.arguments import WaitFor
-from streamapp.operations.conditions import Condition, parse
+from streamapp.operations.conditions import parse
 from streamapp.operations.source import Source, item, refuse_stale
 from streamapp.operations.untrusted import asked_key
-from streamapp.queries.model import Reading
+from streamapp.queries.model import TableInfo
 
 _RETRY_S = 0.25
+_TICK_LEAST_MS, _TICK_MOST_MS = 50, 1_000
+#: the partition moves, or for a moment nobody knows where it is; it goes on elsewhere
+_PASSING = (RestoringError, OwnerUnreachableError, LeaseExpiredError)
 
 
 async def wait_for(source: Source, arguments: WaitFor) -> Waited:
     """Return as soon as the condition holds for the key's newest value; at the deadline say that it did not.
 
-    The key has to be there: an unknown one is refused at once, with what looks like it.
+    What is judged is what `get_current` answers: after each change, and at least once a second, because a window may also
+    become the newest one by the passing of time. The key has to be there: an unknown one is refused at once, with what
+    looks like it, and so is a view that is too old already.
     """
     info = source.queries.table(arguments.table)
     condition = parse(arguments.condition, info.fields)
@@ -25,15 +30,27 @@ async def wait_for(source: Source, arguments: WaitFor) -> Waited:
     began = source.clock.monotonic_ms()
     deadline_ms = min(arguments.timeout_ms, source.settings.wait_max_ms)
     newest = await source.queries.get(info.name, key)
+    refuse_stale(source.freshness([newest]), arguments.max_staleness_ms)
     held = condition.holds(newest.value)
     if not held and deadline_ms > 0:
+        changed = asyncio.Event()
+        following = asyncio.create_task(_follow(source, info.name, key, changed))
         try:
             async with asyncio.timeout(deadline_ms / 1000):
-                newest = await _until(source, newest, condition)
-                held = True
+                while not held:
+                    await _woken(info, changed)
+                    if following.done():
+                        following.result()
+                    try:
+                        newest = await source.queries.get(info.name, key)
+                    except QueryError:
+                        continue  # what was read last stands until something newer can be read
+                    held = condition.holds(newest.value)
         except TimeoutError:
-            newest = await source.queries.get(info.name, key)
-            held = condition.holds(newest.value)
+            pass  # that it did not hold is the answer
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
     freshness = source.freshness([newest])
     refuse_stale(freshness, arguments.max_staleness_ms)
     return Waited(
@@ -47,20 +64,27 @@ async def wait_for(source: Source, arguments: WaitFor) -> Waited:
     )
 
 
-async def _until(source: Source, newest: Reading, condition: Condition) -> Reading:
-    """The first reading of this window or a newer one for which the condition holds."""
-    since = newest.window.start if newest.window is not None else 0
-    while True:
-        try:
-            async with source.queries.changes(newest.table, newest.key) as changes:
-                async for change in changes:
-                    window = change.reading.window
-                    start = window.start if window is not None else 0
-                    # a late event may still change an older window, which is not the current value
-                    if start >= since:
-                        since = start
-                        if condition.holds(change.reading.value):
-                            return change.reading
-        except (RestoringError, OwnerUnreachableError):
-            pass  # the partition moves; it goes on elsewhere
-        await asyncio.sleep(_RETRY_S * (1 + random.random()))
+async def _woken(info: TableInfo, changed: asyncio.Event) -> None:
+    """Return after the next change, or when it is time to look again."""
+    tick_ms = max(_TICK_LEAST_MS, min(info.step_ms or _TICK_MOST_MS, _TICK_MOST_MS))
+    try:
+        async with asyncio.timeout(tick_ms / 1000):
+            await changed.wait()
+    except TimeoutError:
+        pass
+    changed.clear()
+
+
+async def _follow(source: Source, table: str, key: str, changed: asyncio.Event) -> None:
+    """Set the event at every change; ends only by an error that does not pass."""
+    try:
+        while True:
+            try:
+                async with source.queries.changes(table, key) as changes:
+                    async for _ in changes:
+                        changed.set()
+            except _PASSING:
+                pass
+            await asyncio.sleep(_RETRY_S * (1 + random.random()))
+    finally:
+        changed.set()

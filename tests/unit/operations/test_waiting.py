@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from streamapp.errors import BadParameterError, RateLimitedError, UnknownKeyError
+from streamapp.errors import BadParameterError, LeaseExpiredError, RateLimitedError, StaleError, UnknownKeyError
 from tests.fakes.queries import MINUTE, FakeQueries, candle, latest
 from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
 
@@ -44,6 +44,76 @@ async def test_deadline_answers_that_it_did_not_hold(ask: Asked) -> None:
     answer = await ask("wait_for", table="latest", key=BTC, condition="price > 1e9", timeout_ms=10)
     assert answer["held"] is False
     assert answer["item"]["key"] == BTC
+
+
+async def test_window_that_is_still_being_built_is_not_judged(
+    queries: FakeQueries, ask: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest value of overlapping windows is the one that ended last, and changes tell of the others, too."""
+    queries.put("stats_5m", BTC, {"count": 300, "mean": 100.0, "stddev": 1.0}, start=START, final=True)
+    complete = queries._data["stats_5m"][BTC][0]
+    entries = queries._entries
+    monkeypatch.setattr(queries, "_entries", lambda *_: [complete])
+    given = {"table": "stats_5m", "key": BTC, "condition": "count < 10", "timeout_ms": 60_000}
+    waiting = asyncio.create_task(ask("wait_for", **given))
+    for count in range(20):
+        queries.put("stats_5m", BTC, {"count": count, "mean": 100.0, "stddev": None}, start=START + 30_000)
+        await asyncio.sleep(0.001)
+    assert not waiting.done()
+    queries.put("stats_5m", BTC, {"count": 5, "mean": 100.0, "stddev": None}, start=START + 30_000)
+    await asyncio.sleep(0.01)
+    monkeypatch.setattr(queries, "_entries", entries)  # it ends, and nothing tells of that
+    async with asyncio.timeout(20):
+        assert (await waiting)["item"]["value"]["count"] == 5
+
+
+async def test_lease_that_expired_for_a_moment_does_not_end_the_wait(
+    queries: FakeQueries, ask: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, failed, again = queries.changes, asyncio.Event(), asyncio.Event()
+
+    def failing(*given: str) -> object:
+        if not failed.is_set():
+            failed.set()
+            raise LeaseExpiredError("for a moment nobody knows")
+        again.set()
+        return changes(*given)
+
+    monkeypatch.setattr(queries, "changes", failing)
+    waiting = asyncio.create_task(ask("wait_for", table="latest", key=BTC, condition="price >= 200"))
+    async with asyncio.timeout(20):
+        await again.wait()
+        queries.put("latest", BTC, latest(200.0))
+        assert (await waiting)["held"] is True
+
+
+async def test_error_at_the_deadline_does_not_hide_that_it_did_not_hold(queries: FakeQueries, ask: Asked) -> None:
+    given = {"table": "latest", "key": BTC, "condition": "price > 1e9", "timeout_ms": 200}
+    waiting = asyncio.create_task(ask("wait_for", **given))
+    await asyncio.sleep(0.05)
+    queries.restoring = {0, 1, 2, 3}
+    queries.put("latest", BTC, latest(5.0))
+    answer = await waiting
+    assert answer["held"] is False
+    assert answer["item"]["value"]["price"] == 101.5
+
+
+async def test_error_that_does_not_pass_ends_the_wait(
+    queries: FakeQueries, ask: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: str) -> object:
+        raise RateLimitedError("too many follow already")
+
+    monkeypatch.setattr(queries, "changes", refusing)
+    with pytest.raises(RateLimitedError, match="too many follow"):
+        await ask("wait_for", table="latest", key=BTC, condition="price > 1e9")
+
+
+async def test_view_that_is_too_old_already_is_not_waited_for(queries: FakeQueries, ask: Asked) -> None:
+    queries.staleness_ms = 60_000
+    async with asyncio.timeout(20):
+        with pytest.raises(StaleError):
+            await ask("wait_for", table="latest", key=BTC, condition="price > 1e9", max_staleness_ms=1_000)
 
 
 async def test_server_bounds_the_deadline(queries: FakeQueries) -> None:
