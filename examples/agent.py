@@ -18,6 +18,7 @@ from mcp_types import CallToolResult, TextContent
 
 QUESTION = "What is BTC doing, and is the number fresh?"
 TURNS_MAX = 8
+FRESH_MS = 10_000  # a view that may be further behind than this is not called fresh
 
 
 @dataclass
@@ -63,13 +64,23 @@ class ScriptedModel:
             key = said["keys"][0]["key"]
             return Turn(tools=[ToolUse("2", "get_current", {"table": "latest", "keys": [key]})])
         item, freshness = said["items"][0], said["freshness"]
-        venue = item["key"].partition(":")[0]
-        down = venue in freshness["feeds_down"]
-        verdict = f"its feed is DOWN, so the number is {freshness['age_ms']} ms old" if down else "it is fresh"
         return Turn(
-            text=f"{item['key']} trades at {item['value']['price']}; {verdict}: the view is at most"
+            text=f"{item['key']} trades at {item['value']['price']}; {verdict(item, freshness)}: the view is at most"
             f" {freshness['staleness_ms']} ms behind, and the newest event is {freshness['age_ms']} ms old."
         )
+
+
+def verdict(item: dict[str, Any], freshness: dict[str, Any]) -> str:
+    """Whether the number may be called fresh: its feed, its partition and the distance of the view all have a say."""
+    if item["freshness"]["feed_connected"] is False or item["key"].partition(":")[0] in freshness["feeds_down"]:
+        return f"its feed is DOWN, so the number is {freshness['age_ms']} ms old"
+    if freshness["restoring"]:
+        return "it is NOT known to be fresh, since state is being restored"
+    if item["freshness"]["stale"]:
+        return "it is NOT fresh, since it comes from a copy"
+    if freshness["staleness_ms"] is None or freshness["staleness_ms"] > FRESH_MS:
+        return "it is NOT fresh"
+    return "it is fresh"
 
 
 class AnthropicModel:
