@@ -1,5 +1,6 @@
 """Conditions such as `close > 70000 and count >= 10` on the fields of one value."""
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,9 @@ from streamapp.queries.model import FieldInfo
 CONDITION_MAX_CHARS = 300
 _TERMS_MAX = 8
 _TERM = re.compile(
-    r"\s*(?P<field>[A-Za-z_][A-Za-z0-9_]*)\s*(?P<sign>>=|<=|==|!=|>|<|=)\s*"
-    r"(?P<value>-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?|true|false|null|'[^']{0,64}'|\"[^\"]{0,64}\"|[A-Za-z_]+)\s*",
+    r"(?P<field>[A-Za-z_][A-Za-z0-9_]*)\s*(?P<sign>>=|<=|==|!=|>|<|=)\s*"
+    r"(?P<value>-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?|true|false|null|'[^']{0,64}'|\"[^\"]{0,64}\"|[A-Za-z_]+)"
+    r"(?=\s|&&|\Z)",
     re.ASCII,
 )
 _AND = re.compile(r"\s+and\s+|\s*&&\s*", re.IGNORECASE)
@@ -69,25 +71,40 @@ def parse(text: str, fields: Sequence[FieldInfo]) -> Condition:
         BadParameterError: it cannot be read, or names a field that is not there; the message lists what is.
     """
     known = {field.name: field for field in fields}
-    terms = []
-    for part in _AND.split(text.strip()):
-        found = _TERM.fullmatch(part)
-        if found is None:
+    text = text.strip()
+    terms: list[Term] = []
+    at = 0
+    while True:
+        found = _TERM.match(text, at)
+        joined = _AND.match(text, found.end()) if found is not None else None
+        if found is None or (joined is None and found.end() < len(text)):
             raise BadParameterError(
                 "condition",
-                f"cannot read {part[:80]!r}; write comparisons joined by `and`, such as"
-                f" `{next(iter(known), 'close')} > 70000`",
+                f"cannot read {text[at : at + 80]!r}; write comparisons joined by `and`, such as `{_example(fields)}`",
             )
-        name, sign, raw = found["field"], found["sign"], found["value"]
-        if name not in known:
-            raise BadParameterError("condition", f"the table has no field {name[:80]!r}; it has {', '.join(known)}")
-        value = _constant(raw)
-        if sign not in ("=", "==", "!=") and not isinstance(value, float):
-            raise BadParameterError("condition", f"{sign} compares numbers, got {raw[:80]}")
-        terms.append(Term(name, sign, value))
-    if len(terms) > _TERMS_MAX:
-        raise BadParameterError("condition", f"at most {_TERMS_MAX} comparisons, got {len(terms)}")
-    return Condition(text.strip(), tuple(terms))
+        terms.append(_term(found, known))
+        if len(terms) > _TERMS_MAX:
+            raise BadParameterError("condition", f"at most {_TERMS_MAX} comparisons, got more")
+        if joined is None:
+            return Condition(text, tuple(terms))
+        at = joined.end()
+
+
+def _example(fields: Sequence[FieldInfo]) -> str:
+    numeric = next((field.name for field in fields if field.type in ("number", "integer")), None)
+    return f"{numeric or 'close'} > 70000"
+
+
+def _term(found: re.Match[str], known: Mapping[str, FieldInfo]) -> Term:
+    name, sign, raw = found["field"], found["sign"], found["value"]
+    if name not in known:
+        raise BadParameterError("condition", f"the table has no field {name[:80]!r}; it has {', '.join(known)}")
+    value = _constant(raw)
+    if sign not in ("=", "==", "!=") and not isinstance(value, float):
+        raise BadParameterError("condition", f"{sign} compares numbers, got {raw[:80]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadParameterError("condition", f"{raw[:80]} is beyond every number; expected one below 1e308")
+    return Term(name, sign, value)
 
 
 def _constant(raw: str) -> float | str | bool | None:

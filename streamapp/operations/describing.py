@@ -1,7 +1,10 @@
 """Operations that say what there is: tables, keys, feeds."""
 
+import asyncio
 import difflib
-from collections.abc import Iterator
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator
 
 from streamapp.errors import BadParameterError, QueryError
 from streamapp.operations.answers import (
@@ -23,6 +26,7 @@ from streamapp.queries.model import FeedInfo, TableInfo
 
 _EXAMPLES = 3
 _SCAN_MAX = 20_000
+_COMPARED_MAX = 2_000
 _SYMBOLS_MAX = 20
 _STATES = ("connected", "disconnected", "gap", "recovered", "error")
 
@@ -95,6 +99,7 @@ async def find_keys(source: Source, arguments: FindKeys) -> FoundKeys:
         if arguments.table is None
         else [source.queries.table(arguments.table).name]
     )
+    query = arguments.query.strip()
     holders: dict[str, list[str]] = {}
     absent: set[int] = set()
     truncated = False
@@ -112,15 +117,24 @@ async def find_keys(source: Source, arguments: FindKeys) -> FoundKeys:
                 break
             if read >= _SCAN_MAX:
                 truncated = True
+                # keys come in order, so those that begin with the query can be had wherever they are
+                page = await source.queries.keys(name, prefix=query, limit=source.settings.page_limit_max)
+                for key in page.items:
+                    if name not in holders.setdefault(key, []):
+                        holders[key].append(name)
                 break
-    ranked = filter(is_askable, _ranked(arguments.query.strip().lower(), holders))
-    found = [key for _, key in zip(range(arguments.limit + 1), ranked, strict=False)]
+    # looking for similar ones among many takes longer than others should have to wait
+    found = await asyncio.to_thread(_best, query.lower(), holders, arguments.limit + 1)
     return FoundKeys(
         query=arguments.query,
         keys=[FoundKey(key=shown_key(key), tables=holders[key]) for key in found[: arguments.limit]],
         truncated=truncated or len(found) > arguments.limit,
         freshness=source.freshness(missing_partitions=sorted(absent)),
     )
+
+
+def _best(query: str, keys: dict[str, list[str]], count: int) -> list[str]:
+    return list(itertools.islice(filter(is_askable, _ranked(query, keys)), count))
 
 
 def _ranked(query: str, keys: dict[str, list[str]]) -> Iterator[str]:
@@ -146,8 +160,20 @@ def _ranked(query: str, keys: dict[str, list[str]]) -> Iterator[str]:
     for key in sorted(keys):
         by_lowered.setdefault(key.lower(), key)
         by_lowered.setdefault(key.lower().rpartition(":")[2], key)
-    alike = difflib.get_close_matches(query, by_lowered, 10, 0.5)
+    alike = difflib.get_close_matches(query, _candidates(query, by_lowered), 10, 0.5)
     yield from dict.fromkeys(by_lowered[one] for one in alike)
+
+
+def _candidates(query: str, texts: Iterable[str]) -> list[str]:
+    """Those that may look like the query, at most `_COMPARED_MAX`: comparing two texts in full is slow."""
+    length = len(query)
+    found = [text for text in texts if length <= 3 * len(text) and len(text) <= 3 * length]
+    if len(found) <= _COMPARED_MAX:
+        return found
+    parts = {query[at : at + 3] for at in range(max(1, length - 2))}
+    return heapq.nlargest(
+        _COMPARED_MAX, found, key=lambda text: (sum(part in text for part in parts), -abs(len(text) - length))
+    )
 
 
 async def get_feed_health(source: Source, arguments: GetFeedHealth) -> FeedHealth:

@@ -111,8 +111,7 @@ class Operations:
             label = name if name in BY_NAME else "unknown"
             self._metrics.operation_calls.labels(operation=label, caller=caller, outcome=outcome).inc()
             self._metrics.operation_seconds.labels(operation=label).observe(took_s)
-            # arguments hold no secrets: tokens come in headers
-            log.info("%s called %s: %s in %.1f ms, %s", caller, label, outcome, took_s * 1000, _shortened(given))
+            log.info("%s called %s: %s in %.1f ms, %s", caller, label, outcome, took_s * 1000, _loggable(label, given))
 
     async def _answer(self, name: str, given: Mapping[str, Any]) -> Answer:
         operation = BY_NAME.get(name)
@@ -162,6 +161,8 @@ class Operations:
         return await summarize_state(source, arguments, counter=self._counter, book=self._book)
 
 
-def _shortened(given: Mapping[str, Any]) -> str:
-    text = repr(dict(given))
+def _loggable(name: str, given: Mapping[str, Any]) -> str:
+    """The arguments that the operation declares, which hold no secrets; what was sent by mistake may be one."""
+    declared = BY_NAME[name].arguments.model_fields if name in BY_NAME else ()
+    text = repr({argument: value for argument, value in given.items() if argument in declared})
     return text if len(text) <= _LOGGED_CHARS else text[:_LOGGED_CHARS] + "..."

@@ -3,6 +3,7 @@
 import pytest
 
 from streamapp.errors import BadParameterError
+from streamapp.operations import describing
 from streamapp.queries.model import FeedInfo
 from tests.fakes.queries import FakeQueries, latest
 from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
@@ -64,6 +65,38 @@ async def test_keys_are_bounded_and_that_is_told(queries: FakeQueries) -> None:
     answer = await asked(queries, page_limit_max=7)("find_keys", query="x:", limit=10)
     assert [found["key"] for found in answer["keys"]] == [f"x:K{number:02}" for number in range(10)]
     assert answer["truncated"] is True
+
+
+async def test_beginning_of_a_key_is_found_beyond_the_keys_that_are_read(
+    queries: FakeQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(describing, "_SCAN_MAX", 10)
+    for number in range(30):
+        queries.put("latest", f"a:{number:02}", latest(1.0))
+    ask = asked(queries, page_limit_max=5)
+    answer = await ask("find_keys", query=BTC, table="latest")
+    assert answer["keys"] == [{"key": BTC, "tables": ["latest"]}]
+    assert answer["truncated"] is True
+    assert (await ask("find_keys", query="a:0", table="latest"))["keys"][0] == {"key": "a:00", "tables": ["latest"]}
+
+
+def test_similar_keys_are_looked_for_among_few() -> None:
+    texts = [f"coinbase:token{number:05}-usd" for number in range(20_000)]
+    found = describing._candidates("coinbase:tokne12345-usd", texts)
+    assert len(found) == describing._COMPARED_MAX
+    assert "coinbase:token12345-usd" in found
+    keys = {text.upper(): ["latest"] for text in texts}
+    assert next(describing._ranked("tokne12345usd", keys)) == "COINBASE:TOKEN12345-USD"
+
+
+async def test_log_has_no_arguments_that_are_not_declared(ask: Asked, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "streamapp.operations.runner")
+    with pytest.raises(BadParameterError):
+        await ask("get_current", table="latest", keys=[BTC], authorization="Bearer hidden")
+    with pytest.raises(BadParameterError):
+        await ask("nothing", table="hidden")
+    assert BTC in caplog.text
+    assert "hidden" not in caplog.text
 
 
 async def test_feed_health_leaves_free_text_out(queries: FakeQueries, ask: Asked) -> None:

@@ -144,6 +144,10 @@ async def test_waits_at_once_are_bounded(queries: FakeQueries) -> None:
         "price > 1; drop",
         "side > 3 and",
         "__x__ > 1",
+        "price > 1e999",
+        "price > 70_000",
+        "price > 1and size > 1",
+        "side = 'a' 'b'",
     ],
 )
 async def test_condition_that_cannot_be_read_is_refused(ask: Asked, condition: str) -> None:
@@ -160,6 +164,10 @@ async def test_condition_that_cannot_be_read_is_refused(ask: Asked, condition: s
         ("price != 101.5", False),
         ("side = 'buy' && price <= 101.5", True),
         ("side != buy", False),
+        ("side != 'buy and sell' and price > 1", True),
+        ("side = 'x && y'", False),
+        ("side != trueish", True),
+        ("price>1&&side=buy", True),
         ("price < -1", False),
         ("bid >= 101 AND ask <= 102", True),
         ("price = null", False),
@@ -167,6 +175,12 @@ async def test_condition_that_cannot_be_read_is_refused(ask: Asked, condition: s
 )
 async def test_condition_means_what_it_says(ask: Asked, condition: str, holds: bool) -> None:
     assert (await ask("wait_for", table="latest", key=BTC, condition=condition, timeout_ms=0))["held"] is holds
+
+
+async def test_example_of_a_condition_compares_a_number(ask: Asked, queries: FakeQueries) -> None:
+    queries.put("signals", BTC, {"kind": "price_move", "z": 9.0, "window_start": START})
+    with pytest.raises(BadParameterError, match="`z > 70000`"):
+        await ask("wait_for", table="signals", key=BTC, condition="nonsense")
 
 
 async def test_null_is_in_no_order(queries: FakeQueries, ask: Asked) -> None:
