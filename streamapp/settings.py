@@ -142,7 +142,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(64 << 10, gt=0, description="largest request body")
     page_limit_max: int = Field(1_000, gt=0, description="largest `limit` of a page")
     sse_heartbeat_ms: int = Field(5_000, gt=0, description="a comment on a quiet event stream after this")
-    sse_queue_max: int = Field(1_000, gt=0, description="keys pending per subscriber; the newest value per key wins")
+    sse_queue_max: int = Field(
+        1_000, gt=0, description="keys and windows pending per subscriber; the newest value of each wins"
+    )
     sse_subscribers_max: int = Field(2_000, gt=0, description="open event streams per worker")
     sse_write_timeout_ms: int = Field(
         10_000, gt=0, description="a subscriber that takes nothing for this long is dropped"

@@ -1,7 +1,8 @@
 """Word of changed resources, for both ways in which clients subscribe.
 
-One follower per resource, however many subscribers there are; it speaks at most once per interval, so that is also the most
-that any subscriber hears of it. Nothing waits for a subscriber: what one cannot take is conflated or ends its stream.
+One follower per resource, however many subscribers there are; it speaks at most once per interval, and once more when
+somebody joins, who may have read before a change that was told before. Nothing waits for a subscriber: what one cannot take
+is conflated or ends its stream.
 """
 
 import asyncio
@@ -46,6 +47,7 @@ class Watcher:
             settings.mcp_subscriptions_max * settings.mcp_subscribers_max, settings.sse_subscribers_max // 2
         )
         self._followers: dict[str, tuple[int, asyncio.Task[None]]] = {}  # uri -> subscribers, task
+        self._joined: set[asyncio.Task[None]] = set()
 
     def check(self, uris: Sequence[str]) -> None:
         """BadParameterError for a URI that is none, RateLimitedError for too many of them."""
@@ -61,6 +63,11 @@ class Watcher:
         count, task = self._followers.get(uri, (0, None))
         if task is None:
             task = asyncio.create_task(self._follow(uri), name="mcp-follow")
+        else:
+            # later, when whoever joins listens to the bus
+            joined = asyncio.create_task(self.bus.publish(ResourceUpdated(uri=uri)), name="mcp-joined")
+            self._joined.add(joined)
+            joined.add_done_callback(self._joined.discard)
         self._followers[uri] = (count + 1, task)
         self._count()
 

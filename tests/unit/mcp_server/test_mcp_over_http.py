@@ -271,17 +271,31 @@ async def test_followers_leave_half_of_the_subscribers_places_to_others(serve: S
 
 
 @pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
-async def test_change_before_the_following_began_is_told(serve: Serve) -> None:
-    told: asyncio.Queue[str] = asyncio.Queue()
+async def test_change_between_a_read_and_its_subscription_is_told(serve: Serve) -> None:
+    """Nothing changes here, so only the first word of a subscription can tell; also to whoever joins the first one."""
+    uri = f"table://latest/{BTC}"
+    url = f"{await serve(mcp_notify_ms=20)}/mcp"
 
-    async def heard(message: Any) -> None:
-        if isinstance(message, types.ResourceUpdatedNotification):
-            told.put_nowait(str(message.params.uri))
+    async def told_at_once(rest: int) -> None:
+        told: asyncio.Queue[str] = asyncio.Queue()
 
-    async with Client(f"{await serve(mcp_notify_ms=20)}/mcp", mode="legacy", message_handler=heard) as client:
-        await client.session.subscribe_resource(f"table://latest/{BTC}")
-        async with asyncio.timeout(20):
-            assert await told.get() == f"table://latest/{BTC}", "nothing changes any more, so only this can tell of it"
+        async def heard(message: Any) -> None:
+            if isinstance(message, types.ResourceUpdatedNotification):
+                told.put_nowait(str(message.params.uri))
+
+        async with Client(url, mode="legacy", message_handler=heard) as client:
+            await client.session.subscribe_resource(uri)
+            assert await told.get() == uri
+            if rest:
+                await told_at_once(rest - 1)
+
+    async with asyncio.timeout(20):
+        await told_at_once(2)
+        async with Client(url, mode="2026-07-28") as client:
+            async with client.listen(resource_subscriptions=[uri]) as first:
+                assert str((await anext(aiter(first))).uri) == uri
+                async with client.listen(resource_subscriptions=[uri]) as second:
+                    assert str((await anext(aiter(second))).uri) == uri
 
 
 async def changed_until(queries: FakeQueries, told: "asyncio.Queue[str]") -> None:
