@@ -94,7 +94,7 @@ async def summarize_state(
     lines = await _in_order(survey)
     write = as_json if arguments.style == "json" else as_text
     text, tokens, shown = await fitted(head, lines, arguments.budget_tokens, counter, write)
-    book.keep(cursor, _remembered(survey, before, lines[:shown]))
+    book.keep(cursor, await _remembered(survey, before, lines[:shown]))
     left = left_out(lines, shown)
     return Summary(
         summary=text,
@@ -128,12 +128,16 @@ def _refuse(
     refuse_stale(freshness, max_staleness_ms)
 
 
-def _remembered(survey: _Survey, before: Mapping[Place, Told] | None, shown: Sequence[Line]) -> Mapping[Place, Told]:
+async def _remembered(
+    survey: _Survey, before: Mapping[Place, Told] | None, shown: Sequence[Line]
+) -> Mapping[Place, Told]:
     """What the next summary is told against: a change that did not fit stays to be told."""
     if before is None:
         return survey.told
     topics = {line.topic for line in shown}
-    for place, wanted in survey.topics.items():
+    for done, (place, wanted) in enumerate(survey.topics.items()):
+        if done % _CHUNK_KEYS == 0:
+            await asyncio.sleep(0)
         untold = [topic for topic in wanted if topic not in topics]
         if not untold:
             continue
@@ -310,5 +314,6 @@ async def _in_order(survey: _Survey) -> list[Line]:
     rest.sort(key=lambda line: line.kind == "moves")  # from here on a move is told for its level
     await asyncio.sleep(0)
     levels = sorted(survey.levels.values(), key=lambda line: line.rank)
+    await asyncio.sleep(0)
     moved = {line.key for line in by_kind["moves"]}
     return first + more + rest + [line for line in levels if line.rank[1] != "price" or line.key not in moved]
