@@ -306,3 +306,15 @@ async def test_only_the_first_unknown_keys_are_told_what_looks_like_them(halves:
     assert len(nearest) == len(unknown) > 4
     assert all(nearest[:3])
     assert not any(nearest[3:])
+
+
+async def test_owner_that_fails_counts_as_one_that_does_not_answer(halves: tuple[Half, Half]) -> None:
+    first, second = halves
+    key = of(second)[0]
+
+    def fails(*_: object) -> None:
+        raise ValueError("broken")
+
+    second.service.point = second.service._reading = fails  # type: ignore[assignment,method-assign]
+    with pytest.raises(OwnerUnreachableError, match="the owner answered 500"):
+        await first.service.get(T, key)
