@@ -108,8 +108,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "compare",
         "Compare keys",
-        "One number of several keys over the same span, side by side: first, last, change in percent, least, greatest."
-        + _DATA,
+        "One number of several keys of a table with windows over the same span, side by side: first, last, change in"
+        " percent, least, greatest." + _DATA,
         arguments.Compare,
         answers.Comparison,
     ),

@@ -1,9 +1,10 @@
 """What a reader has been told: so that the next summary tells only what has changed."""
 
+import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import msgspec
@@ -14,6 +15,8 @@ from streamapp.queries.model import Reading
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 Place = tuple[str, str]  # table, key
+Topic = tuple[str, ...]  # what a reader knows after a line
+_CHUNK = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,42 @@ def told_of(reading: Reading, level: float | None) -> Told:
     feed = reading.freshness.feed
     digest = blake2b(msgspec.json.encode(dict(reading.value)), digest_size=8).digest()
     return Told(digest, level, feed.gaps if feed is not None else 0)
+
+
+def gaps_topic(key: str) -> Topic:
+    """The topic of the gaps in a key's feed."""
+    return "gaps", key
+
+
+async def keep_untold(
+    told: dict[Place, Told],
+    topics: Mapping[Place, Sequence[Topic]],
+    before: Mapping[Place, Told],
+    shown: Collection[Topic],
+) -> None:
+    """Put back what was told before where a change did not fit, so that the next summary tells it.
+
+    Args:
+        told: all values as they are; changed in place.
+        topics: those by which each changed value was to be told.
+        before: the values as they were told last.
+        shown: the topics that were told.
+    """
+    for done, (place, wanted) in enumerate(topics.items()):
+        if done % _CHUNK == 0:
+            await asyncio.sleep(0)
+        untold = [topic for topic in wanted if topic not in shown]
+        if not untold:
+            continue
+        now, earlier = told[place], before.get(place)
+        of_gaps = gaps_topic(place[1])
+        gaps = now.gaps if of_gaps not in untold else earlier.gaps if earlier is not None else 0
+        if untold == [of_gaps]:
+            told[place] = replace(now, gaps=gaps)
+        elif earlier is not None:
+            told[place] = replace(earlier, gaps=gaps)
+        else:
+            del told[place]
 
 
 def _base36(number: int) -> str:

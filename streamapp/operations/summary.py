@@ -6,12 +6,12 @@ moves, the strongest anomalies, gaps and staleness, then more of each, then leve
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from streamapp.errors import QueryError, StaleError, UnknownKeyError
 from streamapp.operations.answers import Freshness, LeftOut, Summary
 from streamapp.operations.arguments import SummarizeState
-from streamapp.operations.cursors import CursorBook, Place, Told, told_of
+from streamapp.operations.cursors import CursorBook, Place, Told, Topic, gaps_topic, keep_untold, told_of
 from streamapp.operations.fitting import Head, Kind, Line, as_json, as_text, fitted, left_out
 from streamapp.operations.reading import COMPARED_FIELDS
 from streamapp.operations.source import SIGNALS_TABLE, Source, anomaly_kind, number, numeric_fields, refuse_stale
@@ -19,7 +19,6 @@ from streamapp.operations.tokens import TokenCounter
 from streamapp.operations.untrusted import asked_key, shown_key
 from streamapp.queries.model import Reading, TableInfo
 
-Topic = tuple[str, ...]
 #: values that one summary looks at, over all tables
 VALUES_MAX = 20_000
 _CHUNK_KEYS = 200
@@ -94,7 +93,9 @@ async def summarize_state(
     lines = await _in_order(survey)
     write = as_json if arguments.style == "json" else as_text
     text, tokens, shown = await fitted(head, lines, arguments.budget_tokens, counter, write)
-    book.keep(cursor, await _remembered(survey, before, lines[:shown]))
+    if before is not None:
+        await keep_untold(survey.told, survey.topics, before, {line.topic for line in lines[:shown]})
+    book.keep(cursor, survey.told)
     left = left_out(lines, shown)
     return Summary(
         summary=text,
@@ -126,34 +127,6 @@ def _refuse(
             StaleError("nothing could be read, so nothing is known of how far it is behind", source.clock.now_ms()),
         )
     refuse_stale(freshness, max_staleness_ms)
-
-
-async def _remembered(
-    survey: _Survey, before: Mapping[Place, Told] | None, shown: Sequence[Line]
-) -> Mapping[Place, Told]:
-    """What the next summary is told against: a change that did not fit stays to be told."""
-    if before is None:
-        return survey.told
-    topics = {line.topic for line in shown}
-    for done, (place, wanted) in enumerate(survey.topics.items()):
-        if done % _CHUNK_KEYS == 0:
-            await asyncio.sleep(0)
-        untold = [topic for topic in wanted if topic not in topics]
-        if not untold:
-            continue
-        now, earlier = survey.told[place], before.get(place)
-        gaps = now.gaps if _gaps_topic(place[1]) not in untold else (earlier.gaps if earlier is not None else 0)
-        if untold == [_gaps_topic(place[1])]:
-            survey.told[place] = replace(now, gaps=gaps)
-        elif earlier is not None:
-            survey.told[place] = replace(earlier, gaps=gaps)
-        else:
-            del survey.told[place]
-    return survey.told
-
-
-def _gaps_topic(key: str) -> Topic:
-    return "gaps", key
 
 
 # --- what there is -----------------------------------------------------------------------------------------------------
@@ -276,7 +249,7 @@ def _add_trouble(info: TableInfo, reading: Reading, key: str, survey: _Survey) -
     gaps = block.feed.gaps if block.feed is not None else 0
     if not gaps:
         return []
-    topic = _gaps_topic(reading.key)
+    topic = gaps_topic(reading.key)
     if reading.key not in survey.with_gaps:
         survey.with_gaps.add(reading.key)
         survey.others.append(
