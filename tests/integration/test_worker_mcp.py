@@ -105,6 +105,7 @@ async def watches(client: Client, app: UserApp) -> None:
     uri = f"table://candles/{KEYS[1]}"
     async with asyncio.timeout(60), client.listen(resource_subscriptions=[uri]) as listening:
         price = 200.0
+        await anext(aiter(listening))  # the first word comes without a change
         heard = asyncio.ensure_future(anext(aiter(listening)))
         while not heard.done() and price < 450:
             price += 1

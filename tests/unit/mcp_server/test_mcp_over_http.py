@@ -228,6 +228,7 @@ async def test_first_subscription_method_tells_of_changes(serve: Serve, queries:
     uri = f"table://latest/{BTC}"
     async with Client(f"{await serve(mcp_notify_ms=20)}/mcp", mode="legacy", message_handler=heard) as client:
         await client.session.subscribe_resource(uri)
+        await first_word(told)
         await changed_until(queries, told)
         assert told.get_nowait() == uri
         await client.session.unsubscribe_resource(uri)
@@ -248,6 +249,7 @@ async def test_current_subscription_method_tells_of_changes(
                     told.put_nowait(str(one.uri))
 
             task = asyncio.create_task(listen())
+            await first_word(told)
             await changed_until(queries, told)
             assert told.get_nowait() == uri
             task.cancel()
@@ -296,6 +298,12 @@ async def test_change_between_a_read_and_its_subscription_is_told(serve: Serve) 
                 assert str((await anext(aiter(first))).uri) == uri
                 async with client.listen(resource_subscriptions=[uri]) as second:
                     assert str((await anext(aiter(second))).uri) == uri
+
+
+async def first_word(told: "asyncio.Queue[str]") -> None:
+    """Wait for what a subscription begins with, changed or not."""
+    async with asyncio.timeout(20):
+        await told.get()
 
 
 async def changed_until(queries: FakeQueries, told: "asyncio.Queue[str]") -> None:
@@ -386,7 +394,7 @@ async def test_slow_subscriber_holds_nobody_up(serve: Serve, queries: FakeQuerie
                 told.put_nowait(str(one.uri))
 
         task = asyncio.create_task(listen())
-        for _ in range(3):
+        for _ in range(4):  # the first word comes without a change
             await changed_until(queries, told)
             told.get_nowait()
         assert not (await client.call_tool("get_current", CALLS["get_current"])).is_error
