@@ -146,7 +146,8 @@ def _owners_problem(body: Mapping[str, Any]) -> QueryError:
 def remote_problem(body: Mapping[str, Any]) -> QueryError:
     """The error that a problem document stands for; a plain QueryError with its code and status, where none has its code."""
     for kind in _all_kinds(QueryError):
-        if kind.code == body.get("code"):
+        # a kind without a code of its own (a client's, whose codes are what a worker said) would claim its parent's
+        if "code" in vars(kind) and kind.code == body.get("code"):
             problem = kind.__new__(kind)
             QueryError.__init__(problem, str(body.get("detail", "")))
             problem.__dict__.update(

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from streamapp.clock import ManualClock
 from streamapp.engine.tables import LivePartition, RunningTable
-from streamapp.errors import OwnerUnreachableError, RestoringError, StaleError, UnknownKeyError
+from streamapp.errors import OwnerUnreachableError, QueryError, RestoringError, StaleError, UnknownKeyError
 from streamapp.metrics import Metrics
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.model import Reading
@@ -311,6 +311,11 @@ async def test_only_the_first_unknown_keys_are_told_what_looks_like_them(halves:
 async def test_owner_that_fails_counts_as_one_that_does_not_answer(halves: tuple[Half, Half]) -> None:
     first, second = halves
     key = of(second)[0]
+
+    class WithoutItsOwnCode(QueryError):
+        """As a client's error is, whose code is what a worker said."""
+
+    assert WithoutItsOwnCode.code == QueryError.code
 
     def fails(*_: object) -> None:
         raise ValueError("broken")
