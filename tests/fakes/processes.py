@@ -110,6 +110,14 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def ended_with(self) -> str:
+        """How its last life ended."""
+        code = None if self._process is None else self._process.poll()
+        if code is None or code >= 0:
+            return "it runs" if code is None else f"exit code {code}"
+        return f"signal {signal.Signals(-code).name}"
+
+    @property
     def log(self) -> str:
         """All that it has said, in all its lives."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""

@@ -36,6 +36,8 @@ def _until_shared(world: World, *workers: FaultWorker) -> None:
     everything = list(range(world.topics.partitions(world.source)))
 
     def shared() -> bool:
+        for worker in workers:
+            assert worker.running, f"{worker.name} ended by itself ({worker.ended_with}): {world.hint()}"
         parts = [worker.assigned(world.source) for worker in workers]
         return all(parts) and sorted(part for mine in parts for part in mine) == everything
 
@@ -99,12 +101,12 @@ def test_rolling_restarts(lab: Lab) -> None:
             order = draw.sample(workers, 4)
             for worker in order:
                 assert worker.terminate() == 0, worker.log[-3_000:]
-                _until_shared(world, *world.live())
+                _until_shared(world, *(other for other in workers if other is not worker))
                 worker.start()
                 _until_shared(world, *workers)
-            for worker in order[:3]:
+            for stopped, worker in enumerate(order[:3], 1):
                 assert worker.terminate() == 0, worker.log[-3_000:]
-                _until_shared(world, *world.live())
+                _until_shared(world, *order[stopped:])
         world.settle()
         longest = {partition: round(gap, 1) for partition, gap in sorted(readers.longest_s.items())}
         world.figures.update(unavailable_s=max(longest.values()), reads=readers.asked, back=len(readers.steps_back()))
