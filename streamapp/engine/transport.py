@@ -240,6 +240,14 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         await self._settle()
         await super().on_stop()
 
+    def close(self) -> None:
+        """Do nothing: Faust calls this for a rebalance that falls into a stop, and the stop closes the consumer in its turn.
+
+        The stock method closes what belongs to the consumer's thread from the loop of the main thread, in the middle of the
+        rebalance: the last commit then finds no coordinator, and no goodbye is said to the group, so that the others wait
+        for the session's end; or the process ends by a segmentation fault.
+        """
+
     async def _settle(self) -> None:
         for feeder in self._feeders.values():
             await feeder.stop()

@@ -72,6 +72,7 @@ SOURCES = [
     (ServiceThread, "set_shutdown", "ada84bf0cade97be"),
     (App, "_on_partitions_revoked", "d5c895bbe57dc73a"),
     (App, "_on_partitions_assigned", "de932b7927db85b3"),
+    (App, "_on_rebalance_when_stopped", "1b172d9af8ff4eb6"),
     (GroupCoordinator, "_send_req", "fa4b12e914ce9fcf"),
     (GroupCoordinator, "_maybe_leave_group", "016cd88a16e6c4b5"),
     (GroupCoordinator, "reset_generation", "537aa37c531b4de9"),
@@ -90,6 +91,7 @@ SOURCES = [
     (PartitionAssignor, "_compress", "de873849928dbd83"),
     (PartitionAssignor, "_decompress", "d65b7310c43aebd7"),
     (driver.AIOKafkaConsumerThread, "on_start", "38b4e8bd1e10723a"),
+    (driver.AIOKafkaConsumerThread, "close", "d22efc59a1df0c7a"),
 ]
 
 #: attributes that are read or set on instances: where they are first assigned

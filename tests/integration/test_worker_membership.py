@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 KEYS = [f"S{number}" for number in range(12)]
 #: far beyond what anything here takes, so that whatever had to wait for it fails
 LONG_SESSION = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "45000"}
+REVOKING = "Revoking previously assigned partitions"
 #: less than the session, with room for a loaded machine
 SOON_S = 30.0
 
@@ -59,6 +60,33 @@ def test_stopped_worker_leaves_and_the_other_takes_over_at_once(app: UserApp) ->
         assert app.topics.members(app.id) == 1
         assert first.terminate() == 0
         assert app.topics.members(app.id) == 0
+
+
+def test_stop_in_the_middle_of_a_rebalance_ends_as_any_other(app: UserApp) -> None:
+    first, second = app.worker("first", env=LONG_SESSION), app.worker("second", env=LONG_SESSION)
+    with started(first, second):
+        first.until_ready()
+        second.until_ready()
+        stays, leaves = first, second
+        for stops in range(1, 4):
+            app.send(*(trade(key) for key in KEYS))
+            until("both to have a share", lambda: first.assigned(app.trades) and second.assigned(app.trades))
+            assert stays.terminate() == 0, stays.last_words
+            leaves.until_ready()
+            before = leaves.log.count(REVOKING)
+            stays.start()  # its coming makes the other revoke, join and get its assignment, which now falls into its stop
+            until("the revocation", lambda at=before: leaves.log.count(REVOKING) > at, hint=lambda: leaves.last_words)
+            begin = time.monotonic()
+            assert leaves.terminate() == 0, leaves.last_words
+            assert leaves.log.count("left the group") == stops, "what it does not leave waits for its session to end"
+            stays.until_ready()
+            assert time.monotonic() - begin < SOON_S
+            leaves.start().until_ready()
+            stays, leaves = leaves, stays
+        until("both to have a share", lambda: first.assigned(app.trades) and second.assigned(app.trades))
+        app.drained(first)
+        for key in KEYS:
+            assert [item["value"]["count"] for item in first.windows("candles", f"x:{key}")] == [3]
 
 
 def test_second_worker_of_one_identity_takes_it_and_the_first_stops(app: UserApp) -> None:
