@@ -30,6 +30,10 @@ def seconds_until_ready(worker: Worker) -> float:
     return time.monotonic() - begin
 
 
+def _until_revoking(worker: Worker, before: int) -> None:
+    until("the revocation", lambda: worker.log.count(REVOKING) > before, hint=lambda: worker.last_words)
+
+
 def test_killed_worker_is_back_before_its_session_ends(app: UserApp) -> None:
     with app.worker(env=LONG_SESSION) as worker:
         worker.until_ready()
@@ -75,7 +79,7 @@ def test_stop_in_the_middle_of_a_rebalance_ends_as_any_other(app: UserApp) -> No
             leaves.until_ready()
             before = leaves.log.count(REVOKING)
             stays.start()  # its coming makes the other revoke, join and get its assignment, which now falls into its stop
-            until("the revocation", lambda at=before: leaves.log.count(REVOKING) > at, hint=lambda: leaves.last_words)
+            _until_revoking(leaves, before)
             begin = time.monotonic()
             assert leaves.terminate() == 0, leaves.last_words
             assert leaves.log.count("left the group") == stops, "what it does not leave waits for its session to end"
