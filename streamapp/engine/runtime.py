@@ -7,25 +7,27 @@ first. In between, one checkpoint follows the other.
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from streamapp.clock import Clock, SystemClock
+from streamapp.engine.backlog import Backlog
 from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
-from streamapp.engine.identity import SourceBounds, check_checkpoint, check_store
+from streamapp.engine.identity import SourceBounds, check_checkpoint
+from streamapp.engine.idle import close_idle
 from streamapp.engine.key_counts import KeyCounts
 from streamapp.engine.lane import SourceLane
 from streamapp.engine.lease import Lease
+from streamapp.engine.opening import StoreOpener
 from streamapp.engine.ownership import Ownership
 from streamapp.engine.preparation import prepare_topics
-from streamapp.engine.restore import RestoreRequest, restore, starts_over
+from streamapp.engine.restore import RestoreRequest, restore
 from streamapp.engine.rocks import RocksFactory
 from streamapp.engine.standby import Standbys
 from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable, TableTap
 from streamapp.engine.tap import Tap
-from streamapp.errors import ConfigurationError, FencedError, SourceChangedError, StateError
+from streamapp.errors import ConfigurationError, FencedError
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.producer import DurableProducer
 from streamapp.kafka.waiting import kafka_answers
@@ -34,16 +36,11 @@ from streamapp.settings import Settings
 from streamapp.state.cache import CacheBudget
 from streamapp.state.definition import TableDefinition
 from streamapp.state.partition import PartitionState
-from streamapp.state.store import StateStore
 
 log = logging.getLogger(__name__)
 
 #: how long the broker waits for the members of a group to join again; the app's setting for Faust
 REBALANCE_TIMEOUT_MS = 60_000
-_OPEN_TRIES = 20
-_OPEN_PAUSE_S = 0.25
-#: so many times what forces a checkpoint may be waiting for it before fetching stops
-_PENDING_FACTOR = 2
 _LEASE_POLL_S = 0.02
 TopicPartition = tuple[str, int]
 
@@ -104,6 +101,7 @@ class Engine:
         self._on_failure = on_failure
         self._positions: Positions | None = None
         self._stores: RocksFactory | None = None
+        self._opener: StoreOpener | None = None
         self._ownership = Ownership(
             self.producer,
             settings,
@@ -125,9 +123,9 @@ class Engine:
         self._flusher: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
         self._cache_budget = CacheBudget(settings.cache_max_entries)
+        self._backlog = Backlog(self._states, settings.cache_max_bytes)
         self._key_counts = KeyCounts()
         self._generation = 0
-        self._flushed = asyncio.Event()
         self._suspended = False  # between a revocation and the next assignment: nothing here may be written
         self.revocations = 0  # how often partitions were given back; an assignment from before the last one is void
 
@@ -170,6 +168,7 @@ class Engine:
         self._stores = stores
         self._ownership.owner = owner
         self.cluster_id = self._checkpointer.cluster_id = await self._reach_cluster()
+        self._opener = StoreOpener(stores, self.standbys, self.settings, self.cluster_id)
         await prepare_topics(self.admin, self.settings, list(self.tables.values()), partitions or {})
         await self.producer.start()
         self._flusher = asyncio.create_task(self._flush_forever(), name="checkpoints")
@@ -250,22 +249,10 @@ class Engine:
         begins = await self.admin.begin_offsets([(wanted[place].changelog_topic, place[1]) for place in missing])
         for place in missing:
             table = wanted[place]
+            assert self._opener is not None
             begin = begins[table.changelog_topic, place[1]]
-            self.standbys.add(table, place[1], await self._open_store(table, place[1]), begin)
+            self.standbys.add(table, place[1], await self._opener.to_copy(table, place[1]), begin)
         self.standbys.resume()
-
-    async def _open_store(self, table: RunningTable, partition: int) -> StateStore:
-        """An open store of this cluster's changelog; one that belongs to another is begun anew, as it is only a copy."""
-        assert self._stores is not None
-        live = LivePartition(table, partition, await self._open(table.name, partition))
-        try:
-            check_store(live, self.cluster_id)
-        except SourceChangedError:
-            live.store.close()
-            self._stores.remove(table.name, partition)
-            live = LivePartition(table, partition, await self._open(table.name, partition))
-            check_store(live, self.cluster_id)
-        return live.store
 
     async def _take_over(self, mine: set[TopicPartition], copies: set[TopicPartition]) -> None:
         requests: list[RestoreRequest] = []
@@ -280,9 +267,10 @@ class Engine:
         bounds = await self._source_bounds(mine)
         for table, partition in places:
             live = table.live.get(partition)
-            if live is None:
-                live = table.live[partition] = await self._open_partition(table, partition, begins, ends)
             place = (table.changelog_topic, partition)
+            if live is None:
+                assert self._opener is not None
+                live = table.live[partition] = await self._opener.to_own(table, partition, begins[place], ends[place])
             request = RestoreRequest(
                 table.name,
                 partition,
@@ -384,7 +372,7 @@ class Engine:
             max_record_bytes=self.settings.max_record_bytes,
             queue_max_records=self.settings.batch_queue_max_records,
             native=self.settings.native,
-            until_room=self._until_room,
+            until_room=self._backlog.until_room,
         )
         here = bounds[place]
         fallback = here.committed if here.committed is not None else here.begin
@@ -429,41 +417,6 @@ class Engine:
             self.admin.begin_offsets(wanted), self.admin.end_offsets(wanted), self.admin.committed(self.app_id, wanted)
         )
         return {place: SourceBounds(begins[place], ends[place], committed[place]) for place in wanted}
-
-    async def _open(self, table: str, partition: int) -> StateStore:
-        """Open a store; the previous owner on this machine may need a moment to let go of it."""
-        assert self._stores is not None
-        for attempt in range(_OPEN_TRIES):
-            try:
-                return self._stores.open(table, partition)
-            except StateError:
-                if attempt == _OPEN_TRIES - 1:
-                    raise
-                await asyncio.sleep(_OPEN_PAUSE_S * random.uniform(0.5, 1.0))
-        raise AssertionError("unreachable")
-
-    async def _open_partition(
-        self,
-        table: RunningTable,
-        partition: int,
-        begins: Mapping[TopicPartition, int],
-        ends: Mapping[TopicPartition, int],
-    ) -> LivePartition:
-        copy = self.standbys.take(table.name, partition)
-        live = LivePartition(table, partition, copy or await self._open(table.name, partition))
-        try:
-            check_store(live, self.cluster_id)
-        except SourceChangedError:
-            place = (table.changelog_topic, partition)
-            marked = await asyncio.to_thread(starts_over, self.settings, place, begins[place], ends[place])
-            live.store.close()
-            if not marked:
-                raise
-            assert self._stores is not None
-            self._stores.remove(table.name, partition)
-            live = LivePartition(table, partition, await self._open(table.name, partition))
-            check_store(live, self.cluster_id)
-        return live
 
     def _close(self, live: LivePartition) -> None:
         live.state = None
@@ -533,7 +486,7 @@ class Engine:
         try:
             await self._checkpointer.flush(partitions, self.lanes.values())
         finally:
-            self._flushed.set()
+            self._backlog.flushed()
 
     async def _flush_forever(self) -> None:
         """Checkpoint after every interval, or earlier when much has piled up."""
@@ -544,9 +497,9 @@ class Engine:
             while True:
                 await asyncio.sleep(step_s)
                 now_ms = self.clock.monotonic_ms()
-                if self._suspended or not self.lease.valid or (now_ms < due_ms and not self._much_is_pending()):
+                if self._suspended or not self.lease.valid or (now_ms < due_ms and not self._backlog.urgent):
                     continue
-                self._close_idle(now_ms)
+                close_idle(self.lanes.values(), now_ms, self.settings.idle_timeout_ms)
                 try:
                     await self.flush()
                 except FencedError:
@@ -558,33 +511,8 @@ class Engine:
         except Exception as problem:
             self._on_failure(problem)
 
-    def _much_is_pending(self) -> bool:
-        return self._pending_bytes > self.settings.cache_max_bytes or any(state.behind for state in self._states())
-
     def _states(self) -> Iterable[PartitionState]:
         return (live.state for table in self.tables.values() for live in table.live.values() if live.state is not None)
-
-    @property
-    def _pending_bytes(self) -> int:
-        """Roughly what the next checkpoint writes, of all partitions."""
-        return sum(state.pending_bytes for state in self._states())
-
-    def _close_idle(self, now_ms: int) -> None:
-        """Where the idle time-out is set: close the windows of partitions that have been silent for so long."""
-        timeout_ms = self.settings.idle_timeout_ms
-        if not timeout_ms:
-            return
-        idle: dict[tuple[str, int], tuple[PartitionState, list[int]]] = {}
-        for lane in self.lanes.values():
-            if not lane.ready or lane.waiting or now_ms - lane.last_activity_ms <= timeout_ms:
-                continue
-            for tap in lane.taps:
-                # what a re-keyed table waits for may only be late in being forwarded, by a worker that is away
-                if isinstance(tap, TableTap) and tap.live.state is not None and tap.knows_its_origin:
-                    found = idle.setdefault((tap.live.table.name, tap.live.partition), (tap.live.state, []))
-                    found[1].append(tap.source)
-        for state, origins in idle.values():
-            state.advance_idle(*origins)
 
     def _committed(self, topic: str, partition: int) -> int:
         position = self._positions.committed_position(topic, partition) if self._positions is not None else None
@@ -600,18 +528,7 @@ class Engine:
         lane = self.lanes.get((topic, partition))
         if lane is None or not lane.ready or lane.full or not self.lease.valid:
             return True
-        return self._overfull
-
-    @property
-    def _overfull(self) -> bool:
-        """Whether nothing more may be merged before a checkpoint is through."""
-        return self._pending_bytes > _PENDING_FACTOR * self.settings.cache_max_bytes
-
-    async def _until_room(self) -> None:
-        """Return when more may be merged; what waits in the lanes would else outgrow any bound on changed state."""
-        while self._overfull:
-            self._flushed.clear()
-            await self._flushed.wait()
+        return self._backlog.overfull
 
     @property
     def settled(self) -> bool:
