@@ -7,8 +7,8 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --strip-extras --custom-compile-command 'make lock' \
-	pyproject.toml requirements/build.in
+	--no-emit-index-url --no-emit-find-links --strip-extras --custom-compile-command 'make lock'
+OURS := pyproject.toml requirements/build.in
 # the whole suite's bound, in seconds; each test has its own (pyproject.toml)
 TEST_TIMEOUT_S := 2700
 
@@ -47,9 +47,10 @@ faults: $(VENV)/.installed-dev ## break everything, seed after seed, until Ctrl-
 	$(BIN)/python -m tests.faults $(ARGS)
 
 lock: $(VENV)/.installed-dev ## compile requirements/*.txt again; UPGRADE=--upgrade takes newer versions
-	$(LOCK) $(UPGRADE) --extra local --extra dev -o requirements/dev.txt
-	$(LOCK) -c requirements/dev.txt --extra local -o requirements/local.txt
-	$(LOCK) -c requirements/dev.txt -o requirements/base.txt
+	$(LOCK) $(OURS) $(UPGRADE) --extra local --extra dev -o requirements/dev.txt
+	$(LOCK) $(OURS) -c requirements/dev.txt --extra local -o requirements/local.txt
+	$(LOCK) $(OURS) -c requirements/dev.txt -o requirements/base.txt
+	$(LOCK) requirements/langchain-agent.in $(UPGRADE) -o requirements/langchain-agent.txt
 
 clean: ## remove what was built or cached, the environment and local state included
 	rm -rf $(VENV) native/target streamapp/columns/_native.so .streamapp .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

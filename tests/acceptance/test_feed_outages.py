@@ -11,45 +11,19 @@ import pytest
 from mcp.client import Client
 
 from streamapp.settings import Settings
+from tests.fakes.agent_app import MODULE, calls
 from tests.fakes.bridge_runs import clean_topics
 from tests.fakes.processes import Child, Topics, Worker, started, until, unused_port
 from tests.fakes.user_apps import UserApp
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
-MODULE = """
-from datetime import timedelta
-
-from streamapp import Candle, StreamApp, Trade, tumbling
-from streamapp.agents.signals import Signals
-
-app = StreamApp(APP)
-candles = app.window_table(
-    "candles",
-    source=app.topic("trades", value_type=Trade),
-    window=tumbling(timedelta(minutes=1), grace=timedelta(seconds=1), retention=timedelta(days=1)),
-    aggregate=Candle(),
-)
-app.latest_table("signals", source=candles, aggregate=Signals())
-"""
 KEY, OTHER = "coinbase:BTC-USD", "coinbase:ETH-USD"
 PATH = f"/v1/tables/candles/keys/{KEY}"
 TIMEOUT_MS = 4_000
 #: to ask all tools once, on a loaded machine
 ASKING_S = 10.0
-CALLS: dict[str, dict[str, Any]] = {
-    "list_tables": {},
-    "describe_table": {"table": "candles"},
-    "get_current": {"table": "candles", "keys": [KEY]},
-    "get_windows": {"table": "candles", "key": KEY},
-    "get_top": {"table": "candles", "by": "close"},
-    "find_keys": {"query": "btc"},
-    "compare": {"table": "candles", "keys": [KEY, OTHER]},
-    "get_signals": {},
-    "get_feed_health": {},
-    "summarize_state": {"budget_tokens": 300},
-    "wait_for": {"table": "candles", "key": KEY, "condition": "close > 0"},
-}
+CALLS = calls(KEY, OTHER)
 
 
 def command(name: str, folder: Path, brokers: str, *arguments: str) -> Child:
@@ -105,7 +79,7 @@ def until_down(worker: Worker, since: float) -> None:
 @pytest.fixture
 def app(kafka: str, tmp_path: Path) -> Iterator[UserApp]:
     asyncio.run(clean_topics(Settings(kafka_brokers=kafka)))
-    yield UserApp(Topics(kafka), tmp_path, MODULE)
+    yield UserApp(Topics(kafka), tmp_path, MODULE.replace("TRADES", repr("trades")))  # where the bridge writes to
     asyncio.run(clean_topics(Settings(kafka_brokers=kafka)))
 
 

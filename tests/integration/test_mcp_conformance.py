@@ -4,23 +4,20 @@ What needs no fixtures runs against a real worker; everything runs against a ser
 checks. Needs node's npm, which brings a newer node and the suite; without it the tests are skipped.
 """
 
-import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.node_packages import NodePackages
 from tests.fakes.processes import Child, Topics
 from tests.fakes.user_apps import START, UserApp, trade
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("node@24", "@modelcontextprotocol/conformance@0.2.0-alpha.12")
 WIRES = pytest.mark.parametrize("wire", ["2025-11-25", "2026-07-28"])
 #: scenarios that ask for nothing by name, by wire
 WITHOUT_FIXTURES = {
@@ -57,25 +54,16 @@ class Suite:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._packages = NodePackages(folder, "@modelcontextprotocol/conformance@0.2.0-alpha.12")
         self._baseline = folder / "expected-failures.yml"
         self._baseline.write_text("server: []\n")
 
     def run(self, url: str, wire: str, *options: str) -> list[tuple[str, int, int]]:
         """Scenario, checks passed, checks failed; fails where the suite itself is not content."""
-        binaries = self._folder / "node_modules" / ".bin"
-        done = subprocess.run(
-            [
-                str(binaries / "conformance"),
-                *("server", "--url", url, "--spec-version", wire, "--expected-failures", str(self._baseline)),
-                *options,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            cwd=self._folder,
-            env={**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"},
+        done = self._packages.run(
+            "conformance",
+            *("server", "--url", url, "--spec-version", wire, "--expected-failures", str(self._baseline)),
+            *options,
         )
         told = done.stdout + done.stderr
         assert done.returncode == 0, told[-6_000:]
@@ -89,20 +77,7 @@ class Suite:
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("the conformance suite needs node's npm, which is not on the path")
-    folder = tmp_path_factory.mktemp("conformance")
-    install = [npm, "install", "--no-audit", "--no-fund", "--no-save", "--loglevel=error", "--prefix", str(folder)]
-    try:
-        done = subprocess.run(
-            [*install, *PACKAGES], capture_output=True, text=True, timeout=300, check=False, cwd=folder
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm could not install the conformance suite within five minutes")
-    if done.returncode != 0:
-        pytest.skip(f"npm could not install the conformance suite: {done.stderr[-500:]}")
-    return Suite(folder)
+    return Suite(tmp_path_factory.mktemp("conformance"))
 
 
 @pytest.fixture(scope="module")
