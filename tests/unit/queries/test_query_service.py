@@ -45,6 +45,7 @@ class Half:
         self.table = RunningTable(definition(None, Count()), "app", PARTITIONS)
         self.engine: Any = SimpleNamespace(
             tables={T: self.table},
+            cluster_id="cluster",
             standbys=self.copies,
             lanes={},
             settings=self.settings,

@@ -12,7 +12,8 @@ from streamapp.metrics import Metrics
 from streamapp.queries.model import Change, FeedInfo, WorkerInfo
 from streamapp.settings import Settings
 from streamapp.views.application import application, runner_options
-from streamapp.views.event_stream import EventStream, event
+from streamapp.views.event_stream import event
+from streamapp.views.pumping import Pumped
 from tests.fakes.queries import MINUTE, FakeQueries, candle, latest
 from tests.unit.views.conftest import BTC, START, CheckedClient, MakeClient
 
@@ -116,7 +117,7 @@ async def test_reconnect_with_last_event_id_starts_with_what_is_there_now(
     ) as events:
         again = await events.next()
         assert (again.kind, again.data["value"]["price"]) == ("snapshot", 777.0)
-    status, body, _ = await client.get("/v1/tables/latest/changes", headers={"Last-Event-ID": "x" * 2_000})
+    status, body, _ = await client.get("/v1/tables/latest/changes", headers={"Last-Event-ID": "x" * 5_000})
     assert (status, body["code"]) == (400, "bad_parameter")
 
 
@@ -200,22 +201,18 @@ async def test_interval_conflates_to_the_newest_value_per_key(
 async def test_late_event_of_an_older_window_replaces_no_change_of_the_newest(
     queries: FakeQueries,
 ) -> None:
-    stream = EventStream(web.StreamResponse(), Settings(), Metrics())
-
     async def changes() -> AsyncIterator[Change]:
         for number, (start, price) in enumerate([(START, 1.0), (START - MINUTE, 2.0), (START, 3.0), (START, 4.0)]):
             yield Change(str(number), "change", queries.put("candles_1m", BTC, candle(price), start=start))
 
-    await stream._pump(changes())
-    waiting = [(change.reading.window, change.reading.value["open"], change.conflated) for change in taken(stream)]
+    pumped = Pumped(changes(), 10, Metrics())
+    await until(lambda: pumped._ended)
+    waiting = [(change.reading.window, change.reading.value["open"], change.conflated) for change in pumped.take(10)]
     assert [(window.start, price, count) for window, price, count in waiting if window is not None] == [
         (START, 4.0, 2),
         (START - MINUTE, 2.0, 0),
     ]
-
-
-def taken(stream: EventStream) -> list[Change]:
-    return list(stream._pending.values())
+    assert pumped.last_id == "3"
 
 
 async def test_failing_subscription_ends_with_its_problem(client: CheckedClient, queries: FakeQueries) -> None:
