@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import chain
 from typing import Literal, Protocol
+from weakref import WeakKeyDictionary
 
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.errors import QueryError, RestoringError
@@ -39,6 +40,30 @@ class Reader(Protocol):
         ...
 
 
+class Positions:
+    """Where the partitions here are; all subscribers of one are told the same object until it moves on."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[PartitionState, Position] = WeakKeyDictionary()
+
+    def of(self, state: PartitionState) -> Position:
+        """The position of a subscriber who has been told of everything that is in the state."""
+        checkpoint, known = state.checkpoint, self._known.get(state)
+        applied, watermark = tuple(state.applied), state.watermark
+        durable = tuple(checkpoint.offsets) if checkpoint is not None else (-1,) * state.origins
+        if (
+            known is None
+            or known.applied != applied
+            or known.watermark != watermark
+            or known.durable != durable
+            or known.epoch != epoch_number(state.epoch)
+        ):
+            closed = min(checkpoint.stream_times) if checkpoint is not None else -1
+            known = Position(epoch_number(state.epoch), applied, watermark, durable, closed)
+            self._known[state] = known
+        return known
+
+
 class Followed:
     """The changes of what lives here, for one subscriber; also an asynchronous iterator over them.
 
@@ -46,6 +71,7 @@ class Followed:
         reader: reads values.
         running: the table.
         hub: where the subscription is.
+        positions: shared by all of this worker.
         one: the subscription.
         mark: stands for the table in ids.
         resume_max: of more changed windows than this a snapshot is told instead.
@@ -57,6 +83,7 @@ class Followed:
         reader: Reader,
         running: RunningTable,
         hub: ChangeHub,
+        positions: Positions,
         one: Subscription,
         *,
         mark: bytes,
@@ -66,11 +93,15 @@ class Followed:
         self._reader = reader
         self._running = running
         self._hub = hub
+        self._positions = positions
         self._one = one
         self._mark = mark
         self._resume_max = resume_max
         self._resume_max_ms = resume_max_ms
+        key = one.key
+        self._partition = running.partition_of(key) if key is not None and running.partitions else None
         self._lives = self._here()
+        self._states = {live.partition: reader.readable(live) for live in self._lives}
         self._first: Iterator[Change] | None = None
         self._begun: Told = {}
         self.told: Told = {}
@@ -203,17 +234,20 @@ class Followed:
                 if change is not None:
                     taken.append(change)
         if not pending:
-            mark = self._mark
-            self.told = {(mark, live.partition): self._position(live) for live in self._lives}
+            of = self._positions.of
+            # readable they are, or `check` had raised
+            self.told = {(self._mark, live.partition): of(live.state) for live in self._lives if live.state is not None}
         return taken
 
     def check(self) -> None:
         """Raise where partitions have moved: what moved away would be missing without a word."""
         here = self._here()
-        if len(here) != len(self._lives) or any(a is not b for a, b in zip(here, self._lives, strict=True)):
+        if len(here) != len(self._lives):
             raise self._moved()
-        for live in here:
-            self._reader.readable(live)
+        for live, known in zip(here, self._lives, strict=True):
+            # restored again it may hold what another owner has changed, of which nobody told here
+            if self._reader.readable(live) is not self._states[known.partition]:
+                raise self._moved()
 
     def look(self) -> None:
         """Tell the subscriber where partitions have moved, though nothing changes any more."""
@@ -224,10 +258,10 @@ class Followed:
             self._one.notify()
 
     def _here(self) -> list[LivePartition]:
-        running, key = self._running, self._one.key
-        if key is not None and running.partitions:
+        running = self._running
+        if self._partition is not None:
             # of one key only its own partition matters: the others may be on their way in or out
-            live = running.live.get(running.partition_of(key))
+            live = running.live.get(self._partition)
             return [live] if live is not None else []
         return [running.live[partition] for partition in sorted(running.live)]
 
@@ -237,15 +271,7 @@ class Followed:
         )
 
     def _position(self, live: LivePartition) -> Position:
-        state = self._reader.readable(live)
-        checkpoint = state.checkpoint
-        return Position(
-            epoch_number(state.epoch),
-            tuple(state.applied),
-            state.watermark,
-            tuple(checkpoint.offsets) if checkpoint is not None else (-1,) * state.origins,
-            min(checkpoint.stream_times) if checkpoint is not None else -1,
-        )
+        return self._positions.of(self._reader.readable(live))
 
     def _change(
         self,

@@ -46,6 +46,9 @@ class Position:
 #: what a subscriber has been told of, all tables and partitions of its stream
 Told = dict[Place, Position]
 
+#: the ids of positions in one partition that were asked for last
+_latest: dict[Place, tuple[Position, str]] = {}
+_LATEST_MAX = 1_024
 _Part = tuple[int, int, list[int], int, list[int], int]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[int, list[tuple[bytes, list[_Part]]]]).decode
@@ -58,8 +61,19 @@ def mark_of(identity: Iterable[object]) -> bytes:
 
 def encode(told: Mapping[Place, Position]) -> str:
     """The id; empty where it would be too long, or nothing has been told of."""
-    if not told:
-        return ""
+    if len(told) == 1:
+        # subscribers of one key: many of them are told the same
+        place, position = next(iter(told.items()))
+        known = _latest.get(place)
+        if known is None or known[0] is not position:
+            if len(_latest) >= _LATEST_MAX:
+                _latest.clear()
+            known = _latest[place] = position, _encoded(told)
+        return known[1]
+    return _encoded(told) if told else ""
+
+
+def _encoded(told: Mapping[Place, Position]) -> str:
     tables: dict[bytes, list[_Part]] = {}
     for (mark, partition), at in told.items():
         part = (

@@ -28,7 +28,7 @@ from streamapp.errors import (
 )
 from streamapp.queries.changes import ChangeHub
 from streamapp.queries.feed_health import FeedHealth
-from streamapp.queries.following import Followed, Following
+from streamapp.queries.following import Followed, Following, Positions
 from streamapp.queries.freshness import FetchState, FreshnessBook
 from streamapp.queries.gauges import Gauges
 from streamapp.queries.model import (
@@ -108,6 +108,7 @@ class QueryService:
         self._own_url = ""
         self._observers: list[asyncio.Task[None]] = []
         self._followed: set[Followed] = set()
+        self._positions = Positions()
         engine.on_restored = self._watch
 
     async def start(self, own_url: str) -> None:
@@ -521,6 +522,7 @@ class QueryService:
             self,
             running,
             self._hub,
+            self._positions,
             one,
             mark=self._mark(running),
             resume_max=self._settings.sse_resume_max,

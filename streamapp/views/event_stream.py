@@ -36,7 +36,9 @@ def event(kind: str, data: bytes, identity: str | None = None) -> bytes:
     """One event in the wire format of the HTML standard, section 9.2; `data` is JSON and so has no line breaks."""
     head = f"event: {kind}\n"
     if identity:
-        head += "id: " + identity.translate({10: None, 13: None, 0: None}) + "\n"
+        if not identity.isprintable():
+            identity = identity.translate({10: None, 13: None, 0: None})
+        head += "id: " + identity + "\n"
     return head.encode() + b"data: " + data + b"\n\n"
 
 
@@ -171,9 +173,10 @@ class EventStream:
         try:
             while self._has_room():
                 content = self._take()
-                if not content:
+                if content:
+                    self._send(content)
+                if not any(source.waiting for source in self._sources):
                     break
-                self._send(content)
         except QueryError as failure:
             self._failure = failure
         if self._blocked or self._failure is not None or any(source.behind for source in self._sources):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.operations.conditions import parse
 from streamapp.queries.changes import ChangeHub
-from streamapp.queries.following import Followed
+from streamapp.queries.following import Followed, Positions
 from streamapp.queries.model import Change, FieldInfo, Freshness, Reading, WindowSpan
 from streamapp.queries.positions import decode, encode
 from streamapp.state import partition, reads
@@ -132,7 +132,14 @@ class Client:
         if self.followed is None:
             one = self.hub.subscribe("table", self.key, condition=self.condition, value_of=self._value_of)
             self.followed = Followed(
-                self, self.running, self.hub, one, mark=MARK, resume_max=self.resume_max, resume_max_ms=FOREVER
+                self,
+                self.running,
+                self.hub,
+                Positions(),
+                one,
+                mark=MARK,
+                resume_max=self.resume_max,
+                resume_max_ms=FOREVER,
             )
             await self.followed.begin((decode(self.last_id) or {}) if self.last_id else None)
             if not self.last_id:

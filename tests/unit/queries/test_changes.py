@@ -148,13 +148,13 @@ async def test_subscribers_are_woken_in_slices_and_others_get_turns_in_between()
             pass
         woken.append(number)
 
-    for number in range(40):
+    for number in range(80):
         changes.subscribe("t", "a").notify = lambda number=number: busy(number)  # type: ignore[misc]
     changes.listener("t")("a", 0)
     async with asyncio.timeout(30):
-        while len(woken) < 40:
+        while len(woken) < 80:
             await asyncio.sleep(0)
             turns.append(len(woken))
-    assert sorted(woken) == list(range(40))
+    assert sorted(woken) == list(range(80))
     steps = [after - before for before, after in itertools.pairwise(turns)]
-    assert max(steps) <= 8, "the event loop must not be held until everybody was told"
+    assert max(steps) <= 20, "the event loop must not be held until everybody was told"
