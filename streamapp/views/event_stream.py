@@ -6,6 +6,7 @@ each event stands for. A client that takes nothing for the write time-out is dro
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from streamapp.views.problems import document
 from streamapp.views.pumping import Pumped, Source
 from streamapp.views.serialise import dumps
 
+logger = logging.getLogger(__name__)
+
 #: what an `event: status` tells
 StatusSource = Callable[[], Mapping[str, Any]]
 
@@ -29,7 +32,7 @@ STATUS_INTERVAL_S = 1.0
 #: changes of one write; and bytes that may wait in this process, beside the kernel's, when more is written
 _TAKE_MAX, _WAITING_MAX_BYTES = 32, 8 << 10
 #: how soon it is looked whether a client takes something again
-_LOOK_S, _LOOK_MAX_S = 0.05, 0.5
+_LOOK_S, _LOOK_MAX_S = 0.001, 0.5
 
 
 def event(kind: str, data: bytes, identity: str | None = None) -> bytes:
@@ -173,15 +176,32 @@ class EventStream:
         try:
             while self._has_room():
                 content = self._take()
-                if content:
-                    self._send(content)
-                if not any(source.waiting for source in self._sources):
+                if not content:
+                    break  # nothing, or nothing before it is looked up what was dropped
+                self._send(content)
+                if not self._waits():
                     break
         except QueryError as failure:
             self._failure = failure
-        if self._blocked or self._failure is not None or any(source.behind for source in self._sources):
-            self._direct = False
-            self._wake.set()
+        except Exception:  # an aggregate's own code; whoever passes changes on has others to tell
+            logger.exception("a subscription failed")
+            self._failure = QueryError("the subscription failed here; the worker's log says why")
+        if self._failure is not None:
+            self._leave_it()
+            return
+        if self._blocked or any([source.behind for source in self._sources]):
+            self._leave_it()
+
+    def _leave_it(self) -> None:
+        """Let the loop that may wait go on with it."""
+        self._direct = False
+        self._wake.set()
+
+    def _waits(self) -> bool:
+        for source in self._sources:
+            if source.waiting:
+                return True
+        return False
 
     def _has_room(self) -> bool:
         self._blocked = self._transport.get_write_buffer_size() > _WAITING_MAX_BYTES
@@ -235,7 +255,7 @@ class EventStream:
                 await self._until_room()
                 continue
             await self._catch_up()
-            if self._failure is None and any(source.waiting for source in self._sources):
+            if self._failure is None and self._waits():
                 self._flush()
                 if not self._blocked:
                     await self._rest(self._interval_s)
@@ -274,7 +294,7 @@ class EventStream:
             self._failure = failure
 
     async def _sleep_until(self, wake_at: float) -> None:
-        if self._failure is not None or self._closing or any(source.waiting for source in self._sources):
+        if self._failure is not None or self._closing or self._waits():
             return
         self._wake.clear()
         # with an interval it is this loop that writes, so that it can wait between two bursts
