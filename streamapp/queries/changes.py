@@ -14,7 +14,7 @@ from typing import Any
 from streamapp.errors import RateLimitedError
 from streamapp.queries.model import Predicate
 
-#: subscribers are written to for so long before the lanes get a turn, and then they wait for so many times that long
+#: subscribers are written to for so long before others get a turn, and wait so many times as long while lanes have work
 _SLICE_S, _REST_FACTOR = 0.004, 4.0
 #: so many before it is looked how long that took
 _WOKEN_AT_ONCE = 16
@@ -119,14 +119,23 @@ class ChangeHub:
         subscribers_max: more are refused.
         pending_max: of each subscription.
         on_conflated: told how many changes nobody will be told of by themselves.
+        crowded: whether records wait for what waking subscribers would take.
     """
 
-    def __init__(self, *, subscribers_max: int, pending_max: int, on_conflated: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        *,
+        subscribers_max: int,
+        pending_max: int,
+        on_conflated: Callable[[int], None],
+        crowded: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._by_table: dict[str, _Listeners] = {}
         self._count = 0
         self._subscribers_max = subscribers_max
         self._pending_max = pending_max
         self._on_conflated = on_conflated
+        self._crowded = crowded
         self._scheduled = False
         self._noted: set[str] = set()  # tables with changes that were not passed on
         self._woken: dict[Subscription, None] = {}
@@ -251,6 +260,7 @@ class ChangeHub:
                 if woken.pop(one, one) is None:
                     one.notify()
             worked_s = time.thread_time() - begin
-        # without a rest a few changes at a time would wake everybody again and again while the lanes have work
         if woken or worked_s > _SLICE_S / 4:
-            self._schedule(worked_s * _REST_FACTOR)
+            # while lanes have a backlog they get most of the time, and subscribers fewer and newer values; else the loop
+            # only goes round once
+            self._schedule(worked_s * _REST_FACTOR if self._crowded() else 0.0)

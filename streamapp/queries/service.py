@@ -71,6 +71,8 @@ _NEAREST_FOR = 3
 #: what `/v1/status` tells of: this many keys of a partition, from this share on, and so many in all
 _HOT_PER_PARTITION, _HOT_SHARE, _HOT_MAX = 3, 0.05, 20
 _RESTORING_RETRY_S = 1
+#: that many records waiting are a backlog
+_BACKLOG_RECORDS = 2_000
 
 
 class QueryService:
@@ -104,6 +106,7 @@ class QueryService:
             subscribers_max=engine.settings.sse_subscribers_max,
             pending_max=engine.settings.sse_queue_max,
             on_conflated=engine.metrics.conflated.inc,
+            crowded=self._crowded,
         )
         self._own_url = ""
         self._observers: list[asyncio.Task[None]] = []
@@ -134,6 +137,10 @@ class QueryService:
         # a call per change costs the lanes something, so only where somebody listens
         wanted = self._hub.listened_to(live.table.name)
         live.state.on_change = self._hub.listener(live.table.name) if wanted else None
+
+    def _crowded(self) -> bool:
+        """Whether the lanes have a backlog, and not only what has just arrived."""
+        return sum(lane.queued for lane in self._engine.lanes.values()) > _BACKLOG_RECORDS
 
     def _watch_all(self, running: RunningTable) -> None:
         for live in running.live.values():

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -158,3 +159,29 @@ async def test_subscribers_are_woken_in_slices_and_others_get_turns_in_between()
     assert sorted(woken) == list(range(80))
     steps = [after - before for before, after in itertools.pairwise(turns)]
     assert max(steps) <= 20, "the event loop must not be held until everybody was told"
+
+
+async def test_subscribers_rest_between_slices_while_the_lanes_have_a_backlog() -> None:
+    spent: dict[bool, float] = {}
+    for crowded in (False, True):
+        changes = ChangeHub(
+            subscribers_max=100, pending_max=10, on_conflated=lambda count: None, crowded=lambda now=crowded: now
+        )
+        woken: list[int] = []
+
+        def busy(woken: list[int] = woken) -> None:
+            until = time.thread_time() + 0.001
+            while time.thread_time() < until:
+                pass
+            woken.append(1)
+
+        for _ in range(80):
+            changes.subscribe("t", "a").notify = busy
+        changes.listener("t")("a", 0)
+        begin, worked = time.monotonic(), time.thread_time()
+        async with asyncio.timeout(60):
+            while len(woken) < 80:  # noqa: ASYNC110 - the turns of the loop are what is looked at
+                await asyncio.sleep(0.001)
+        worked = time.thread_time() - worked
+        spent[crowded] = (time.monotonic() - begin) / worked
+    assert spent[True] > 3.0, "four fifths of the time are the lanes'"
