@@ -168,7 +168,9 @@ class Followed:
         for key in [one.key] if one.key is not None else state.iter_keys(one.prefix):
             found = reads.current(state, key)
             if found is not None:
-                change = self._change("snapshot", live, key, *found, resumed=why)
+                # the newest value is told here, so what has changed meanwhile is told with it
+                conflated = one.pending.pop((key, found[0]), 0)
+                change = self._change("snapshot", live, key, *found, conflated=conflated, resumed=why)
                 if change is not None:
                     yield change
 
@@ -176,9 +178,11 @@ class Followed:
         state = self._reader.readable(live)
         for key, start in places:
             entry = entry_at(state, key, start)
-            change = self._change("change", live, key, start, entry) if entry is not None else None
-            if change is not None:
-                yield change
+            if entry is not None:
+                conflated = self._one.pending.pop((key, start), 0)
+                change = self._change("change", live, key, start, entry, conflated=conflated)
+                if change is not None:
+                    yield change
 
     # --- taking ----------------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ idling = st.tuples(st.just("idle"))
 evicting = st.tuples(st.just("evict"))
 runs = st.lists(reading | reading | taking | taking | leaving | flushing | crashing | idling | evicting, max_size=40)
 few = settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
