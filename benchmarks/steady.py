@@ -16,11 +16,14 @@ from benchmarks.topics import SYMBOLS, bulk_producer, produce, symbol, trade
 _TICK_S = 0.001
 #: above this rate a little patience of the producer saves the broker a request per record
 _LINGER_ABOVE = 30_000
+_EVEN_LINGER_MS = 5
 
 
 def main(brokers: str, topic: str, rate: float, seconds: float, even_keys: int = 0) -> None:
     """Send; returns when everything is acknowledged."""
-    producer = bulk_producer(brokers, linger_ms=2 if rate > _LINGER_ABOVE else 0, compression="none")
+    # many keys are few records of each partition at a time: without patience a broker is asked for each of them
+    linger_ms = _EVEN_LINGER_MS if even_keys else 2 if rate > _LINGER_ABOVE else 0
+    producer = bulk_producer(brokers, linger_ms=linger_ms, compression="none")
     chance = np.random.default_rng(2)
     if even_keys:
         chosen = chance.integers(even_keys, size=10_000).tolist()

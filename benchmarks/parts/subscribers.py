@@ -88,7 +88,8 @@ async def measure(context: Context) -> dict[str, Any]:
 
 def _line(less: dict[str, float], more: dict[str, float], steady: dict[str, Any], memory: float) -> str:
     return (
-        f"p50 {steady['p50_ms']} ms, p99 {steady['p99_ms']} ms, {steady['told_per_s']:,.0f} told/s; "
+        f"p50 {steady['p50_ms']} ms, p99 {steady['p99_ms']} ms, {steady['told_per_s']:,.0f} told/s "
+        f"of {steady['applied_per_s']:,.0f}; "
         f"{less['events_per_s']:,.0f} events/s without, {more['events_per_s']:,.0f} with them "
         f"({more['told_per_s']:,.0f} told/s): {more['events_per_s'] / less['events_per_s']:.3f}; "
         f"CPU s/M {less['cpu_s_per_million']:.2f} and {more['cpu_s_per_million']:.2f}; {memory:,.0f} bytes each"
@@ -126,10 +127,11 @@ async def _steady(context: Context, worker: Worker, topic: str, listeners: Progr
         await asyncio.sleep(_WARM_S)
         listeners.marks_so_far("received")
         load.marks_so_far("pace")
-        begin, before = time.perf_counter(), worker.program.tree.cpu_seconds()
+        begin, before, merged = time.perf_counter(), worker.program.tree.cpu_seconds(), await worker.applied()
         await asyncio.sleep(seconds)
         elapsed = time.perf_counter() - begin
         cores = (worker.program.tree.cpu_seconds() - before) / elapsed
+        applied = (await worker.applied() - merged) / elapsed
         delays = _delays(listeners.marks_so_far("received"))
         behind = max((mark.content["behind"] for mark in load.marks_so_far("pace")), default=0)
     finally:
@@ -138,7 +140,14 @@ async def _steady(context: Context, worker: Worker, topic: str, listeners: Progr
         raise ProgramError(f"the load fell {behind} records behind: a busy machine")
     if not delays:
         raise ProgramError("no subscriber was told of anything")
-    return {**latency_summary(delays), "told_per_s": significant(len(delays) / elapsed), "cores": significant(cores)}
+    if not 0.9 < applied / _CHANGES_PER_S < 1.1:
+        context.fail(f"expected {_CHANGES_PER_S} events/s to be applied, got {applied:.0f}: not the load meant")
+    return {
+        **latency_summary(delays),
+        "told_per_s": significant(len(delays) / elapsed),
+        "applied_per_s": significant(applied),
+        "cores": significant(cores),
+    }
 
 
 async def _backlog(context: Context, worker: Worker, topic: str, keys: int, trades: int) -> dict[str, float]:
