@@ -119,6 +119,28 @@ def _reads(figures: Figures) -> str:
     return table(("point reads", "client", "requests/s", "p50 ms", "p99 ms"), rows)
 
 
+def _subscribers(figures: Figures) -> str:
+    delay = figures["delay"]
+    head = (
+        *("subscribers, one key each", "of them stalled", "told/s", "p50 ms", "p99 ms", "bytes each"),
+        *("events/s without", "events/s with", "ratio", "CPU s/M without", "CPU s/M with"),
+    )
+    names = (
+        *("events_per_s_without", "events_per_s", "throughput_ratio"),
+        *("cpu_s_per_million_without", "cpu_s_per_million"),
+    )
+    row = (
+        figure(figures["subscribers"]),
+        figure(figures["stalled"]),
+        figure(delay["told_per_s"]),
+        figure(delay["p50_ms"]),
+        figure(delay["p99_ms"]),
+        figure(figures["bytes_per_subscriber"]),
+        *(figure(figures[name]) for name in names),
+    )
+    return table(head, [row])
+
+
 def _recovery(figures: Figures) -> str:
     rows = [
         (content["what"], figure(content.get("restored")), figure(content.get("restore_s")), figure(content["ready_s"]))
@@ -166,6 +188,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "steps": ("A user's own Python", _steps),
     "latency": ("Latency", _latency),
     "reads": ("Point reads", _reads),
+    "subscribers": ("Event streams", _subscribers),
     "recovery": ("Recovery", _recovery),
     "takeover": ("Take-over", _takeover),
     "bridge": ("Bridge", _bridge),

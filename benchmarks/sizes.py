@@ -17,6 +17,9 @@ class Sizes:
         latency_s, latency_warmup_s: how long probes are sent, and the part of it that does not count.
         read_s: how long each read test runs.
         read_load: events/s that come in while reads are measured.
+        subscribers: event streams, one key each; one in ten of them stalls.
+        subscriber_s: how long they are told of a steady load.
+        subscriber_trades: events of a backlog that is worked off with and without them.
         keys: distinct keys of the recovery and of the take-over.
         frames: trades of the bridge.
         windows: live windows of the memory test.
@@ -35,6 +38,9 @@ class Sizes:
     latency_warmup_s: float
     read_s: float
     read_load: int
+    subscribers: int
+    subscriber_s: float
+    subscriber_trades: int
     keys: int
     frames: int
     windows: int
@@ -55,6 +61,9 @@ PROFILES = {
         latency_warmup_s=5.0,
         read_s=8.0,
         read_load=50_000,
+        subscribers=1_000,
+        subscriber_s=20.0,
+        subscriber_trades=1_500_000,
         keys=1_000_000,
         frames=500_000,
         windows=1_000_000,
@@ -73,6 +82,9 @@ PROFILES = {
         latency_warmup_s=3.0,
         read_s=3.0,
         read_load=50_000,
+        subscribers=1_000,
+        subscriber_s=8.0,
+        subscriber_trades=600_000,
         keys=200_000,
         frames=100_000,
         windows=200_000,
@@ -91,6 +103,9 @@ PROFILES = {
         latency_warmup_s=1.0,
         read_s=1.0,
         read_load=5_000,
+        subscribers=100,
+        subscriber_s=2.0,
+        subscriber_trades=60_000,
         keys=20_000,
         frames=10_000,
         windows=20_000,

@@ -1,5 +1,6 @@
-"""A load of trades at a steady rate, as a program of its own: `python -m benchmarks.steady BROKERS TOPIC RATE SECONDS`.
+"""A load of trades at a steady rate: `python -m benchmarks.steady BROKERS TOPIC RATE SECONDS [KEYS]`.
 
+A few instruments trade often and most of them seldom; with KEYS that many instruments trade equally often instead.
 Every millisecond it sends what has become due, so a pause is made up for; it says `started`, and once a second how many
 records it has sent and how far it fell behind in that second.
 """
@@ -15,14 +16,20 @@ from benchmarks.topics import SYMBOLS, bulk_producer, produce, symbol, trade
 _TICK_S = 0.001
 #: above this rate a little patience of the producer saves the broker a request per record
 _LINGER_ABOVE = 30_000
+_EVEN_LINGER_MS = 5
 
 
-def main(brokers: str, topic: str, rate: float, seconds: float) -> None:
+def main(brokers: str, topic: str, rate: float, seconds: float, even_keys: int = 0) -> None:
     """Send; returns when everything is acknowledged."""
-    producer = bulk_producer(brokers, linger_ms=2 if rate > _LINGER_ABOVE else 0, compression="none")
+    # many keys are few records of each partition at a time: without patience a broker is asked for each of them
+    linger_ms = _EVEN_LINGER_MS if even_keys else 2 if rate > _LINGER_ABOVE else 0
+    producer = bulk_producer(brokers, linger_ms=linger_ms, compression="none")
     chance = np.random.default_rng(2)
-    chosen = np.minimum(chance.exponential(SYMBOLS / 4, 10_000).astype(int), SYMBOLS - 1).tolist()
-    names = [symbol(index) for index in range(SYMBOLS)]
+    if even_keys:
+        chosen = chance.integers(even_keys, size=10_000).tolist()
+    else:
+        chosen = np.minimum(chance.exponential(SYMBOLS / 4, 10_000).astype(int), SYMBOLS - 1).tolist()
+    names = [symbol(index) for index in range(even_keys or SYMBOLS)]
     keys = [name.encode() for name in names]
     total, sent, behind, said = int(rate * seconds), 0, 0, 0.0
     begin = time.perf_counter()
@@ -45,4 +52,4 @@ def main(brokers: str, topic: str, rate: float, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), *map(int, sys.argv[5:]))

@@ -102,6 +102,8 @@ TARGETS = (
     Target("event to HTTP at 5,000 events/s, p99", 15.0, _at("latency", "http_5000", "p99_ms"), "ms", False),
     Target("event to HTTP at 20,000 events/s, p99", 25.0, _at("latency", "http_20000", "p99_ms"), "ms", False),
     Target("point reads while events come in, p99", 10.0, _at("reads", "paced_loaded", "p99_ms"), "ms", False),
+    Target("event streams, the reading ones' delay, p99", 250.0, _at("subscribers", "delay", "p99_ms"), "ms", False),
+    Target("throughput with event streams to without", 0.9, _at("subscribers", "throughput_ratio"), "x"),
     Target("idle point reads of bare aiohttp's", 60.0, _idle_reads, "%"),
     Target("lost disk, start to ready, to Kafka Streams'", 1.0, _restore("ready_s"), "x", False),
     Target("lost disk, restore phase, to Kafka Streams'", 1.0, _restore("restore_s"), "x", False),

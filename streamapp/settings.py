@@ -146,6 +146,17 @@ class Settings(BaseSettings):
         1_000, gt=0, description="keys and windows pending per subscriber; the newest value of each wins"
     )
     sse_subscribers_max: int = Field(2_000, gt=0, description="open event streams per worker")
+    sse_send_buffer_bytes: int = Field(
+        32 << 10,
+        ge=4 << 10,
+        description="of the kernel per event stream; what waits in it is older than what a slow reader could get",
+    )
+    sse_resume_max: int = Field(
+        10_000, gt=0, description="windows that have changed since a `Last-Event-ID`; beyond it come snapshots"
+    )
+    sse_resume_max_ms: int = Field(
+        900_000, gt=0, description="the same in stream time, of several keys with windows; beyond it come snapshots"
+    )
     sse_write_timeout_ms: int = Field(
         10_000, gt=0, description="a subscriber that takes nothing for this long is dropped"
     )

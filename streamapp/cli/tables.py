@@ -87,6 +87,8 @@ def get_value(
 def watch_table(
     table: Annotated[str, typer.Argument(help="A table's name.")],
     key: Annotated[str | None, typer.Argument(help="Only this key.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Only keys that begin so.")] = None,
+    condition: Annotated[str | None, typer.Option(help="Only values for which it holds.")] = None,
     count: Annotated[int | None, typer.Option(help="Stop after this many lines.", min=1)] = None,
     url: Url = DEFAULT_URL,
     token_file: TokenFile = None,
@@ -94,12 +96,13 @@ def watch_table(
 ) -> None:
     """Print the values there are, then every change, one per line, until Ctrl-C.
 
-    Example: streamapp tables watch latest coinbase:BTC-USD
+    Example: streamapp tables watch candles_1m --prefix coinbase: --condition 'close > 70000'
     """
+    path = path_of("v1", "tables", table, "changes", key=key, prefix=prefix, condition=condition)
 
     async def show(client: WorkerClient) -> None:
         left = count
-        async for _, reading in client.events(path_of("v1", "tables", table, "changes", key=key)):
+        async for _, reading in client.events(path):
             print(json.dumps(reading) if as_json else one_line(reading), flush=True)
             if left is not None:
                 left -= 1

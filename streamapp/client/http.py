@@ -44,7 +44,7 @@ class UnexpectedAnswerError(QueryError):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One server-sent event; `id` is what to go on from."""
+    """One server-sent event; `id` is what to go on from. A `position` is an id by itself: all before it was told."""
 
     kind: str
     data: Any
@@ -173,7 +173,7 @@ def _problem(url: str, response: aiohttp.ClientResponse, content: bytes) -> Quer
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
-    kind, data, identity = "message", "", None
+    kind, data, identity, told = "message", "", None, None
     async for raw in response.content:
         name, _, value = raw.decode("utf-8", "replace").rstrip("\r\n").partition(":")
         value = value.removeprefix(" ")
@@ -185,4 +185,8 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
             identity = value
         elif not name and not value and data:
             yield Event(kind, json.loads(data), identity)
-            kind, data = "message", ""
+            kind, data, told = "message", "", identity
+        elif not name and not value and identity != told:
+            # an id without an event, beside a heartbeat: nothing happened, and there is less to be told again
+            told = identity
+            yield Event("position", None, identity)

@@ -234,24 +234,36 @@ class StreamClient:
         except (KeyError, TypeError) as problem:
             raise UnexpectedAnswerError("keys", problem) from None
 
-    async def changes(self, table: str, key: str | None = None) -> AsyncGenerator[Event, None]:
+    async def changes(
+        self, table: str, key: str | None = None, *, prefix: str | None = None, condition: str | None = None
+    ) -> AsyncGenerator[Event, None]:
         """What is there as events of kind `snapshot`, then every change as one of kind `change`, for ever.
 
-        A lost stream is opened again after a growing pause and begins with snapshots again; in between values may have
-        been replaced, but what stands is always told. Where the worker refuses for good, or fails in the middle of a stream
-        and not only for now (its partitions move), its error is raised.
+        A lost stream is opened again after a growing pause and goes on from the last event's id: with the values that have
+        changed since, as `change`, or where that cannot be told with snapshots, whose data say why in `resumed`. In between
+        values may have been replaced, but what stands is always told. Where the worker refuses for good, or fails in the
+        middle of a stream and not only for now (its partitions move), its error is raised.
+
+        Args:
+            table: what to follow.
+            key: only this key.
+            prefix: only keys that begin so; not together with `key`.
+            condition: only values for which it holds, such as `close > 70000`. That it ceases to hold is not told.
         """
         path = f"/v1/tables/{quote(table, safe='')}/changes"
-        if key is not None:
-            path += "?" + urlencode({"key": key})
+        wanted = {"key": key, "prefix": prefix, "condition": condition}
+        if given := urlencode({name: value for name, value in wanted.items() if value is not None}):
+            path += "?" + given
         bound_s, last_id = _RECONNECT_S, None
         while True:
             try:
                 async with self._http.events(path, last_id) as events:
                     async for event in events:
                         if event.kind in ("snapshot", "change"):
-                            bound_s, last_id = _RECONNECT_S, event.id
+                            bound_s, last_id = _RECONNECT_S, event.id or last_id
                             yield event
+                        elif event.kind == "position":
+                            last_id = event.id or last_id
                         elif event.kind == "problem":
                             raise remote_problem(event.data)
             except QueryError as problem:

@@ -99,6 +99,11 @@ class SourceLane:
         return self._queued >= self._queue_max_records
 
     @property
+    def queued(self) -> int:
+        """How many records are not merged yet."""
+        return self._queued
+
+    @property
     def waiting(self) -> bool:
         """Whether there are records that are not merged yet."""
         return self._queued > 0

@@ -90,6 +90,15 @@ def parse(text: str, fields: Sequence[FieldInfo]) -> Condition:
         at = joined.end()
 
 
+def parse_bounded(text: str, fields: Sequence[FieldInfo]) -> Condition:
+    """The same, of text that nothing has bounded yet."""
+    if len(text) > CONDITION_MAX_CHARS:
+        raise BadParameterError(
+            "condition", f"a condition has at most {CONDITION_MAX_CHARS} characters, got {len(text)}"
+        )
+    return parse(text, fields)
+
+
 def _example(fields: Sequence[FieldInfo]) -> str:
     numeric = next((field.name for field in fields if field.type in ("number", "integer")), None)
     return f"{numeric or 'close'} > 70000"

@@ -97,14 +97,36 @@ class Page:
     missing_partitions: Sequence[int] = ()  # partitions that no worker answered for
 
 
+class Predicate(Protocol):
+    """A condition on the fields of a value."""
+
+    @property
+    def text(self) -> str:
+        """As it was written, which is how another worker is told of it."""
+        ...
+
+    def holds(self, value: Mapping[str, Any]) -> bool:
+        """Whether a value meets it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of a value, as a subscriber sees it; `id` is opaque. `conflated` counts what this change replaced."""
+    """One change of a value, as a subscriber sees it.
+
+    Attributes:
+        id: opaque; what all that came up to here can be resumed from. Empty where that is not this one.
+        kind: a `snapshot` is what there is at first, or in the place of changes that cannot be told.
+        reading: the newest value.
+        conflated: how many further changes this one stands for.
+        resumed: of a snapshot to a subscriber who gave an id: why it is not told only what has changed since.
+    """
 
     id: str
     kind: Literal["snapshot", "change"]
     reading: Reading
     conflated: int = 0
+    resumed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +219,20 @@ class Queries(Protocol):
         ...
 
     def changes(
-        self, table: str, key: str | None = None, *, local_only: bool = False
+        self,
+        table: str,
+        key: str | None = None,
+        *,
+        prefix: str = "",
+        condition: Predicate | None = None,
+        since: str | None = None,
+        local_only: bool = False,
     ) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
-        """Snapshots of what is there, then every change, of all workers. A slow reader gets the newest value per key."""
+        """Snapshots of what is there, then every change, of all workers. A slow reader gets the newest value per key.
+
+        Of a key, or of the keys with a prefix; only values that meet the condition. With the id of a change that was told
+        before, only what has changed since comes first, in the place of snapshots.
+        """
         ...
 
     def feeds(self) -> Sequence[FeedInfo]:

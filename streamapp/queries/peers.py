@@ -96,13 +96,20 @@ class Peers:
         raise _owners_problem(body)
 
     @asynccontextmanager
-    async def stream(self, url: str, path: str, parameters: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An event stream of a worker; errors as of `get`, also of the time until it begins."""
+    async def stream(
+        self, url: str, path: str, parameters: Mapping[str, Any], *, since: str | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An event stream of a worker, from the event of an id on; errors as of `get`, also of the time until it begins."""
         assert self._streams is not None
         wanted = {name: str(value) for name, value in parameters.items() if value is not None}
         try:
             async with asyncio.timeout(self._timeout.total):
-                answer = await self._streams.get(f"{url.rstrip('/')}{path}", params=wanted, allow_redirects=False)
+                answer = await self._streams.get(
+                    f"{url.rstrip('/')}{path}",
+                    params=wanted,
+                    headers={"Last-Event-ID": since} if since else None,
+                    allow_redirects=False,
+                )
                 refusal = None if answer.status == 200 else await _json(answer)
         except (aiohttp.ClientError, TimeoutError, ValueError) as problem:
             self._metrics.forwarded.labels("unreachable").inc()

@@ -38,7 +38,7 @@ async def events_of(response: aiohttp.ClientResponse, url: str) -> AsyncIterator
                 body = orjson.loads(fields[b"data"])
                 identity = fields.get(b"id", b"").decode()
                 told: Literal["snapshot", "change"] = "snapshot" if kind == b"snapshot" else "change"
-                yield Change(identity, told, reading_of(body), body.get("conflated", 0))
+                yield Change(identity, told, reading_of(body), body.get("conflated", 0), body.get("resumed"))
             elif kind == b"problem":
                 raise remote_problem(orjson.loads(fields[b"data"]))
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as problem:

@@ -26,8 +26,9 @@ from streamapp.errors import (
     UnknownKeyError,
     UnknownTableError,
 )
-from streamapp.queries.changes import ChangeHub, Subscription
+from streamapp.queries.changes import ChangeHub
 from streamapp.queries.feed_health import FeedHealth
+from streamapp.queries.following import Followed, Following, Positions
 from streamapp.queries.freshness import FetchState, FreshnessBook
 from streamapp.queries.gauges import Gauges
 from streamapp.queries.model import (
@@ -35,6 +36,7 @@ from streamapp.queries.model import (
     FeedInfo,
     FieldInfo,
     Page,
+    Predicate,
     Reading,
     TableInfo,
     WindowSpan,
@@ -42,9 +44,12 @@ from streamapp.queries.model import (
 )
 from streamapp.queries.nearest import nearest_keys
 from streamapp.queries.peers import Peers, in_parts, key_path, reading_of, remote_problem
-from streamapp.queries.remote_changes import events_of, merged
+from streamapp.queries.positions import decode, mark_of
+from streamapp.queries.remote_changes import events_of
 from streamapp.state import reads
+from streamapp.state.changed import entry_at
 from streamapp.state.entry import Entry
+from streamapp.state.partition import PartitionState
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 
@@ -59,13 +64,15 @@ _OBSERVE_S = 0.1
 _LOOKS_PER_SIZE = 10
 #: keys of a table that are read at once, before others come in between
 _STEP_KEYS = 500
-#: how long a quiet subscription may not notice that partitions have moved
-_MOVED_LOOK_S = 1.0
+#: so many looks until quiet subscriptions are told that partitions have moved
+_LOOKS_PER_MOVED = 10
 #: of several unknown keys only so many are told which ones look like them
 _NEAREST_FOR = 3
 #: what `/v1/status` tells of: this many keys of a partition, from this share on, and so many in all
 _HOT_PER_PARTITION, _HOT_SHARE, _HOT_MAX = 3, 0.05, 20
 _RESTORING_RETRY_S = 1
+#: that many records waiting are a backlog
+_BACKLOG_RECORDS = 2_000
 
 
 class QueryService:
@@ -99,10 +106,12 @@ class QueryService:
             subscribers_max=engine.settings.sse_subscribers_max,
             pending_max=engine.settings.sse_queue_max,
             on_conflated=engine.metrics.conflated.inc,
+            crowded=self._crowded,
         )
         self._own_url = ""
         self._observers: list[asyncio.Task[None]] = []
-        self._change_ids = 0
+        self._followed: set[Followed] = set()
+        self._positions = Positions()
         engine.on_restored = self._watch
 
     async def start(self, own_url: str) -> None:
@@ -129,6 +138,10 @@ class QueryService:
         wanted = self._hub.listened_to(live.table.name)
         live.state.on_change = self._hub.listener(live.table.name) if wanted else None
 
+    def _crowded(self) -> bool:
+        """Whether the lanes have a backlog, and not only what has just arrived."""
+        return sum(lane.queued for lane in self._engine.lanes.values()) > _BACKLOG_RECORDS
+
     def _watch_all(self, running: RunningTable) -> None:
         for live in running.live.values():
             if live.state is not None:
@@ -141,6 +154,9 @@ class QueryService:
             self._gauges.look()
             if look % _LOOKS_PER_SIZE == 0:
                 self._gauges.look_at_sizes()
+            if look % _LOOKS_PER_MOVED == 0:
+                for followed in tuple(self._followed):
+                    followed.look()
 
     # --- what there is -------------------------------------------------------------------------------------------------
 
@@ -452,9 +468,16 @@ class QueryService:
 
     @asynccontextmanager
     async def changes(
-        self, table: str, key: str | None = None, *, local_only: bool = False
-    ) -> AsyncIterator[AsyncIterator[Change]]:
-        """Snapshots of what there is, then every change; of the other workers, theirs are passed on."""
+        self,
+        table: str,
+        key: str | None = None,
+        *,
+        prefix: str = "",
+        condition: Predicate | None = None,
+        since: str | None = None,
+        local_only: bool = False,
+    ) -> AsyncIterator[Following]:
+        """First what there is, or has changed since, then every change; of the other workers, theirs are passed on."""
         running = self._table(table)
         partition = running.partition_of(key) if key is not None and running.partitions else None
         here = partition is None or partition in running.live
@@ -465,18 +488,86 @@ class QueryService:
         else:
             urls = []
         async with AsyncExitStack() as stack:
-            parts: list[AsyncIterator[Change]] = []
+            local: Followed | None = None
             if here:
-                subscription = self._hub.subscribe(table, key)
-                stack.callback(self._watch_all, running)
-                stack.callback(self._hub.unsubscribe, subscription)
-                self._watch_all(running)
-                parts.append(self._follow(running, subscription, key))
+                local = self._follow(stack, running, key, prefix, condition)
+                await local.begin(None if since is None else decode(since) or {})
+            remote: list[AsyncIterator[Change]] = []
             path = f"/v1/tables/{quote(table, safe='')}/changes"
+            wanted = {
+                "key": key,
+                "prefix": prefix or None,
+                "condition": condition.text if condition is not None else None,
+            }
             for url in urls:
-                answer = await stack.enter_async_context(self._peers.stream(url, path, {"key": key}))
-                parts.append(events_of(answer, url))
-            yield parts[0] if len(parts) == 1 else merged(parts)
+                answer = await stack.enter_async_context(self._peers.stream(url, path, wanted, since=since))
+                remote.append(events_of(answer, url))
+            yield Following(local, remote)
+
+    def _follow(
+        self,
+        stack: AsyncExitStack,
+        running: RunningTable,
+        key: str | None,
+        prefix: str,
+        condition: Predicate | None,
+    ) -> Followed:
+        """Subscribe to what lives here, for as long as the stack is open."""
+
+        def value_of(known: str, start: int) -> Mapping[str, Any] | None:
+            live = running.live.get(running.partition_of(known))
+            if live is None or live.state is None:
+                return None
+            entry = entry_at(live.state, known, start)
+            return None if entry is None else self._value(live, start, entry)
+
+        one = self._hub.subscribe(running.name, key, prefix=prefix, condition=condition, value_of=value_of)
+        stack.callback(self._watch_all, running)
+        stack.callback(self._hub.unsubscribe, one)
+        self._watch_all(running)
+        followed = Followed(
+            self,
+            running,
+            self._hub,
+            self._positions,
+            one,
+            mark=self._mark(running),
+            resume_max=self._settings.sse_resume_max,
+            resume_max_ms=self._settings.sse_resume_max_ms,
+        )
+        self._followed.add(followed)
+        stack.callback(self._followed.discard, followed)
+        return followed
+
+    def _mark(self, running: RunningTable) -> bytes:
+        """What an id says of its table: whatever makes its offsets mean something else makes another mark."""
+        definition = running.definition
+        return mark_of(
+            (
+                self._engine.cluster_id,
+                running.app_id,
+                running.name,
+                running.changelog_id,
+                *running.topic_ids,
+                definition.fingerprint,
+                # it decides which windows are closed by a stream time
+                definition.window.grace_ms if definition.window is not None else None,
+            )
+        )
+
+    def readable(self, live: LivePartition) -> PartitionState:
+        """The state of a partition, where it may be read now.
+
+        Raises:
+            RestoringError: it is being restored.
+            LeaseExpiredError: for now nobody knows whose it is.
+        """
+        state: PartitionState = self._state(live)
+        return state
+
+    def reading(self, live: LivePartition, key: str, start: int, entry: Entry) -> Reading:
+        """One value with its freshness."""
+        return self._reading(live, key, start, entry)
 
     def _other_owners(self, running: RunningTable) -> list[str]:
         """The other workers that together have what this one has not."""
@@ -486,48 +577,6 @@ class QueryService:
             if partition not in running.live
         }
         return sorted(urls)
-
-    async def _follow(
-        self, running: RunningTable, subscription: Subscription, key: str | None
-    ) -> AsyncIterator[Change]:
-        def here() -> list[LivePartition]:
-            # of one key only its own partition matters: the others may be on their way in or out
-            own = running.partition_of(key) if key is not None and running.partitions else None
-            return [live for live in self._locals(running) if own in (None, live.partition)]
-
-        begun_with = here()
-        for live in begun_with:
-            state = self._state(live)
-            for known in [key] if key is not None else state.iter_keys():
-                found = reads.current(state, known)
-                if found is not None:
-                    yield self._change("snapshot", self._reading(live, known, *found), 0)
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_MOVED_LOOK_S):
-                    await subscription.arrived.wait()
-            if [id(live) for live in begun_with] != [id(live) for live in here()]:
-                # what moved away would be missing without a word
-                raise RestoringError(
-                    f"table {running.name}: partitions have moved; subscribe again", retry_after_s=_RESTORING_RETRY_S
-                )
-            subscription.arrived.clear()
-            while subscription.pending:
-                place = next(iter(subscription.pending))
-                count = subscription.pending.pop(place)
-                owner = running.live.get(running.partition_of(place[0]))
-                if owner is None or owner.state is None:
-                    raise RestoringError(
-                        f"table {running.name}: the partition has moved; subscribe again",
-                        retry_after_s=_RESTORING_RETRY_S,
-                    )
-                entry = next((e for _, e in owner.state.windows(place[0], place[1], place[1] + 1)), None)
-                if entry is not None:
-                    yield self._change("change", self._reading(owner, place[0], place[1], entry), count - 1)
-
-    def _change(self, kind: Literal["snapshot", "change"], reading: Reading, conflated: int) -> Change:
-        self._change_ids += 1
-        return Change(f"{reading.freshness.partition}-{reading.freshness.offset}", kind, reading, conflated)
 
     # --- inside --------------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,13 @@ class Entry:
 
 _decode_entry = msgspec.msgpack.Decoder(tuple[list[int], int, list[object], msgspec.Raw]).decode
 _decode_offsets = msgspec.msgpack.Decoder(tuple[list[int], msgspec.Raw, msgspec.Raw, msgspec.Raw]).decode
+
+
+def offsets_of(raw: bytes) -> list[int]:
+    """The offsets of an encoded entry; nothing else of it is decoded."""
+    return _decode_offsets(raw)[0]
+
+
 #: from this byte on MessagePack writes small negative numbers, which would compare as the greatest
 _NEGATIVE = 0xE0
 

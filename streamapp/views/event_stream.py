@@ -1,8 +1,8 @@
 """One subscriber's stream of server-sent events, with a bound on everything that could wait.
 
-Changes that the client has not taken yet are conflated: per key and window the newest value wins, and keeps its place in
-the queue; `conflated` of its data counts what it replaced. A client that takes nothing for the write time-out is dropped; it
-comes back with snapshots of what is there then.
+What changes is written as soon as it is there, from whoever passes changes on and without a task of its own, for as long as
+the client takes it. What it has not taken stays with the subscription, where the newest value wins; `conflated` counts what
+each event stands for. A client that takes nothing for the write time-out is dropped, and goes on from its last event's id.
 """
 
 import asyncio
@@ -14,9 +14,12 @@ from aiohttp import web
 
 from streamapp.errors import QueryError
 from streamapp.metrics import Metrics
-from streamapp.queries.model import Change
+from streamapp.queries.following import Following
+from streamapp.queries.model import Change, Reading
+from streamapp.queries.positions import Told, encode
 from streamapp.settings import Settings
 from streamapp.views.problems import document
+from streamapp.views.pumping import Pumped, Source
 from streamapp.views.serialise import dumps
 
 logger = logging.getLogger(__name__)
@@ -26,29 +29,60 @@ StatusSource = Callable[[], Mapping[str, Any]]
 
 RETRY_MS = 1_000  # what a client waits before it reconnects
 STATUS_INTERVAL_S = 1.0
+#: changes of one write; and bytes that may wait in this process, beside the kernel's, when more is written
+_TAKE_MAX, _WAITING_MAX_BYTES = 32, 8 << 10
+#: how soon it is looked whether a client takes something again
+_LOOK_S, _LOOK_MAX_S = 0.001, 0.5
 
 
 def event(kind: str, data: bytes, identity: str | None = None) -> bytes:
     """One event in the wire format of the HTML standard, section 9.2; `data` is JSON and so has no line breaks."""
     head = f"event: {kind}\n"
     if identity:
-        head += "id: " + identity.translate({10: None, 13: None, 0: None}) + "\n"
+        if not identity.isprintable():
+            identity = identity.translate({10: None, 13: None, 0: None})
+        head += "id: " + identity + "\n"
     return head.encode() + b"data: " + data + b"\n\n"
 
 
-def change_data(change: Change) -> bytes:
-    """A change's data: the reading's JSON; with `conflated`, where it stands for more changes than itself."""
-    data = dumps(change.reading)
-    return data if not change.conflated else data[:-1] + b',"conflated":%d}' % change.conflated
+def change_data(change: Change, data: bytes) -> bytes:
+    """A change's data: the reading's JSON; with `conflated` and `resumed` where there is something to tell by them."""
+    if change.conflated:
+        data = data[:-1] + b',"conflated":%d}' % change.conflated
+    if change.resumed is not None:
+        data = data[:-1] + b',"resumed":"%b"}' % change.resumed.encode()
+    return data
+
+
+class Written:
+    """The JSON of the latest readings: subscribers of the same key share one."""
+
+    _MAX = 64
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Reading, bytes]] = {}
+
+    def of(self, reading: Reading) -> bytes:
+        """Its JSON."""
+        known = self._known.get(id(reading))
+        if known is not None:
+            return known[1]
+        if len(self._known) >= self._MAX:
+            self._known.clear()
+        data = dumps(reading)
+        self._known[id(reading)] = reading, data  # kept, so that nothing else gets its id
+        return data
 
 
 class EventStream:
     """Writes the changes of some subscriptions to one prepared response.
 
     Args:
-        response: prepared already; its transport is aborted when the client takes nothing.
-        settings: heartbeat, queue bound and write time-out.
-        metrics: counts what was conflated here.
+        response: prepared already.
+        request: whose transport is written to.
+        settings: heartbeat, bounds and time-outs.
+        metrics: counts what was conflated.
+        written: shared by all streams.
         interval_ms: shortest time between two bursts of changes; 0 sends each as soon as it is there.
         status: where given, an `event: status` with that document follows every second.
     """
@@ -56,29 +90,40 @@ class EventStream:
     def __init__(
         self,
         response: web.StreamResponse,
+        request: web.Request,
         settings: Settings,
         metrics: Metrics,
+        written: Written,
         *,
         interval_ms: int = 0,
         status: StatusSource | None = None,
     ) -> None:
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the subscriber has gone")
         self._response = response
+        self._transport: asyncio.Transport = transport
+        self._chunked = bool(request.version >= (1, 1))
         self._metrics = metrics
+        self._written = written
         self._interval_s = interval_ms / 1000
         self._status = status
         self._heartbeat_s = settings.sse_heartbeat_ms / 1000
         self._write_timeout_s = settings.sse_write_timeout_ms / 1000
         self._pending_max = settings.sse_queue_max
-        self._pending: dict[tuple[str, str, int | None], Change] = {}
-        self._wake = asyncio.Event()  # something to write, or the end
-        self._room = asyncio.Event()  # the pending changes were taken
-        self._closing = asyncio.Event()
+        self._sources: list[Source] = []
+        self._wake = asyncio.Event()
+        self._now = asyncio.get_running_loop().time
+        self._closing = False
+        self._direct = False  # what arrives may be written at once
+        self._blocked = False  # more waits for the client than should
         self._failure: QueryError | None = None
-        self._refused: Sequence[Mapping[str, object]] = ()
+        self._written_at = 0.0
+        self._identity = ""
 
     def close(self) -> None:
         """End the stream: the server stops."""
-        self._closing.set()
+        self._closing = True
         self._wake.set()
 
     async def run(
@@ -88,94 +133,208 @@ class EventStream:
 
         What is refused from the start is told first, as `event: refused`. A subscription that fails later ends the stream
         with an `event: problem`; the client then starts over.
-        """
-        self._refused = refused
-        pumps = [asyncio.create_task(self._pump(changes)) for changes in subscriptions]
-        try:
-            await self._write_all(pumps)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _pump(self, changes: AsyncIterator[Change]) -> None:
+        Raises:
+            ConnectionError: the client has gone, or took nothing within the write time-out.
+        """
+        pumped: list[Pumped] = []
+        for changes in subscriptions:
+            if isinstance(changes, Following):
+                pumped += [Pumped(part, self._pending_max, self._metrics) for part in changes.remote]
+                if changes.local is not None:
+                    self._sources.append(changes.local)
+            else:
+                pumped.append(Pumped(changes, self._pending_max, self._metrics))
+        self._sources += pumped
+        for source in self._sources:
+            source.on_arrival(self._arrived)
         try:
-            async for change in changes:
-                window = change.reading.window
-                # a late event of an older window must not stand in for the newest one's value
-                slot = (change.reading.table, change.reading.key, None if window is None else window.start)
-                while len(self._pending) >= self._pending_max and slot not in self._pending:
-                    self._room.clear()
-                    await self._room.wait()
-                earlier = self._pending.get(slot)
-                if earlier is not None:
-                    self._metrics.conflated.inc()
-                    # a key's first event stays its snapshot, with the newest value
-                    change = Change(change.id, earlier.kind, change.reading, change.conflated + earlier.conflated + 1)
-                self._pending[slot] = change
-                self._wake.set()
-        except QueryError as failure:
-            self._failure = failure
-        except Exception:
-            logger.exception("a subscription failed")
-            self._failure = QueryError("the subscription failed here; the worker's log says why")
+            told = b"".join(event("refused", dumps(one)) for one in refused)
+            async with asyncio.timeout(self._write_timeout_s):
+                await self._response.write(f"retry: {RETRY_MS}\n\n".encode() + told)
+            self._written_at = self._now()
+            await self._serve()
+        except TimeoutError:
+            raise ConnectionResetError("the subscriber took nothing within the write time-out") from None
         finally:
+            self._direct = False
+            for source in self._sources:
+                source.on_arrival(_nothing)
+            for one in pumped:
+                await one.close()
+
+    # --- when something comes ------------------------------------------------------------------------------------------
+
+    def _arrived(self) -> None:
+        if self._direct:
+            self._flush()
+        else:
             self._wake.set()
 
-    async def _write_all(self, pumps: list[asyncio.Task[None]]) -> None:
-        now = asyncio.get_running_loop().time
-        told = b"".join(event("refused", dumps(one)) for one in self._refused)
-        await self._write(f"retry: {RETRY_MS}\n\n".encode() + told)
-        written = now()
-        next_status = written
-        while not self._closing.is_set():
-            if self._pending:
-                await self._write(self._take())
-                written = now()
-                await self._pause(self._interval_s)
-            if self._status is not None and now() >= next_status:
-                await self._write(event("status", dumps(self._status())))
-                written = now()
-                next_status = written + STATUS_INTERVAL_S
-            if self._failure is not None:
-                await self._write(event("problem", dumps(document(self._failure))))
-                return
-            if not self._pending and self._status is None and all(pump.done() for pump in pumps):
-                return
-            if now() - written >= self._heartbeat_s:
-                await self._write(b": heartbeat\n\n")
-                written = now()
-            wake_at = written + self._heartbeat_s
-            if self._status is not None:
-                wake_at = min(wake_at, next_status)
-            await self._sleep_until(wake_at)
+    def _flush(self) -> None:
+        """Write what there is for as long as the client takes it."""
+        try:
+            while self._has_room():
+                content = self._take()
+                if not content:
+                    break  # nothing, or nothing before it is looked up what was dropped
+                self._send(content)
+                if not self._waits():
+                    break
+        except QueryError as failure:
+            self._failure = failure
+        except Exception:  # an aggregate's own code; whoever passes changes on has others to tell
+            logger.exception("a subscription failed")
+            self._failure = QueryError("the subscription failed here; the worker's log says why")
+        if self._failure is not None:
+            self._leave_it()
+            return
+        if self._blocked or any([source.behind for source in self._sources]):
+            self._leave_it()
+
+    def _leave_it(self) -> None:
+        """Let the loop that may wait go on with it."""
+        self._direct = False
+        self._wake.set()
+
+    def _waits(self) -> bool:
+        for source in self._sources:
+            if source.waiting:
+                return True
+        return False
+
+    def _has_room(self) -> bool:
+        self._blocked = self._transport.get_write_buffer_size() > _WAITING_MAX_BYTES
+        return not self._blocked
 
     def _take(self) -> bytes:
-        parts = [event(change.kind, change_data(change), change.id) for change in self._pending.values()]
-        self._pending.clear()
-        self._room.set()
-        return b"".join(parts)
+        """The next events; only the last of them has an id, and only where nothing before it is left out."""
+        taken: list[Change] = []
+        waiting = False
+        for source in self._sources:
+            if not waiting:
+                taken += source.take(_TAKE_MAX - len(taken))
+            waiting = source.waiting or len(taken) >= _TAKE_MAX
+            if waiting:
+                break
+        identity = "" if waiting else self._position()
+        if not taken:
+            return b""
+        written, last = self._written, len(taken) - 1
+        return b"".join(
+            event(change.kind, change_data(change, written.of(change.reading)), identity if number == last else None)
+            for number, change in enumerate(taken)
+        )
+
+    def _position(self) -> str:
+        if len(self._sources) == 1:
+            told: Told = self._sources[0].told
+        else:
+            told = {}
+            for source in self._sources:
+                told |= source.told
+        self._identity = encode(told)
+        if not self._identity:
+            self._identity = next((one.last_id for one in self._sources if isinstance(one, Pumped) and one.last_id), "")
+        return self._identity
+
+    def _send(self, content: bytes) -> None:
+        transport = self._transport
+        if not transport.is_closing():
+            transport.write(b"%x\r\n%b\r\n" % (len(content), content) if self._chunked else content)
+            self._written_at = self._now()
+
+    # --- and in between ------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        next_status = self._written_at
+        while not self._closing:
+            if self._transport.is_closing():
+                raise ConnectionResetError("the subscriber has gone")
+            if not self._has_room():
+                await self._until_room()
+                continue
+            await self._catch_up()
+            if self._failure is None and self._waits():
+                self._flush()
+                if not self._blocked:
+                    await self._rest(self._interval_s)
+            if self._blocked:
+                continue
+            if self._status is not None and self._now() >= next_status:
+                self._send(event("status", dumps(self._status())))
+                next_status = self._now() + STATUS_INTERVAL_S
+            if self._failure is not None:
+                self._send(event("problem", dumps(document(self._failure))))
+                return
+            if self._status is None and all(isinstance(one, Pumped) and one.done for one in self._sources):
+                return
+            self._beat()
+            wake_at = self._written_at + self._heartbeat_s
+            await self._sleep_until(wake_at if self._status is None else min(wake_at, next_status))
+
+    def _beat(self) -> None:
+        """A comment on a quiet stream, with how far it is: a client that takes it up has less to be told again."""
+        if self._now() - self._written_at < self._heartbeat_s:
+            return
+        try:
+            content = self._take()
+        except QueryError as failure:
+            self._failure = failure
+            return
+        identity = b"" if content or not self._identity else f"id: {self._identity}\n".encode()
+        self._send(content + b": heartbeat\n" + identity + b"\n")
+
+    async def _catch_up(self) -> None:
+        try:
+            for source in self._sources:
+                if source.behind:
+                    await source.catch_up()
+        except QueryError as failure:
+            self._failure = failure
 
     async def _sleep_until(self, wake_at: float) -> None:
-        if not self._pending and self._failure is None and not self._closing.is_set():
+        if self._failure is not None or self._closing or self._waits():
+            return
+        self._wake.clear()
+        # with an interval it is this loop that writes, so that it can wait between two bursts
+        self._direct = not self._interval_s
+        # the moment moves as events are written: it is looked at again when it comes
+        try:
+            async with asyncio.timeout_at(wake_at):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._direct = False
+
+    async def _until_room(self) -> None:
+        """Wait until the client takes what was written.
+
+        Raises:
+            ConnectionResetError: it took nothing within the write time-out, or has gone.
+        """
+        look_s, size, since = _LOOK_S, self._transport.get_write_buffer_size(), self._now()
+        while not self._has_room() and not self._closing:
+            if self._transport.is_closing():
+                raise ConnectionResetError("the subscriber has gone")
+            left = self._transport.get_write_buffer_size()
+            if left < size:
+                look_s, size, since = _LOOK_S, left, self._now()
+            elif self._now() - since >= self._write_timeout_s:
+                raise ConnectionResetError("the subscriber took nothing within the write time-out")
+            await asyncio.sleep(min(look_s, self._write_timeout_s))
+            look_s = min(_LOOK_MAX_S, 2 * look_s)
+
+    async def _rest(self, seconds: float) -> None:
+        until = self._now() + seconds
+        while not self._closing and (left := until - self._now()) > 0:
             self._wake.clear()
             try:
-                async with asyncio.timeout_at(wake_at):
+                async with asyncio.timeout(left):
                     await self._wake.wait()
             except TimeoutError:
                 pass
 
-    async def _pause(self, seconds: float) -> None:
-        if seconds > 0:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._closing.wait()
-            except TimeoutError:
-                pass
 
-    async def _write(self, content: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._write_timeout_s):
-                await self._response.write(content)
-        except TimeoutError:
-            raise ConnectionResetError("the subscriber took nothing within the write time-out") from None
+def _nothing() -> None:
+    """Nobody waits any more."""

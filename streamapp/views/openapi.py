@@ -6,7 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
+from streamapp.operations.conditions import CONDITION_MAX_CHARS
 from streamapp.queries.model import Queries, TableInfo
+from streamapp.queries.positions import ID_MAX_CHARS
 from streamapp.settings import Settings
 from streamapp.views.guard import Route
 from streamapp.views.parameters import KEY_MAX_CHARS, Parameters
@@ -95,6 +97,12 @@ def _paths(tables: Sequence[TableInfo], limit_max: int) -> Schema:
         {"type": "integer", "minimum": 0, "maximum": INTERVAL_MAX_MS},
         "shortest time between two bursts of changes",
     )
+    resume: Schema = {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "schema": {"type": "string", "maxLength": ID_MAX_CHARS},
+        "description": "the last id that was received: what has changed since comes as `change`, in the place of snapshots",
+    }
     reading = ref("Reading")
     item = {"oneOf": [reading, ref("FailedItem")]}
     stream = "server-sent events: `snapshot`, then `change`; `data` is a Reading"
@@ -191,7 +199,17 @@ def _paths(tables: Sequence[TableInfo], limit_max: int) -> Schema:
                 "changes",
                 "Snapshots, then every change",
                 {"type": "string", "description": stream},
-                parameters=[_query("key", _TEXT, "only this key"), interval],
+                parameters=[
+                    _query("key", _TEXT, "only this key"),
+                    _query("prefix", _TEXT, "only keys that begin so; not together with key"),
+                    _query(
+                        "condition",
+                        {"type": "string", "minLength": 1, "maxLength": CONDITION_MAX_CHARS},
+                        "only values for which it holds, such as `close > 70000`; that it ceases to hold is not told",
+                    ),
+                    interval,
+                    resume,
+                ],
                 refusals=(404, 429, 503),
                 media="text/event-stream",
             ),
@@ -217,6 +235,7 @@ def _paths(tables: Sequence[TableInfo], limit_max: int) -> Schema:
                         "also send the worker's and feeds' state each second",
                     ),
                     interval,
+                    resume,
                 ],
                 refusals=(404, 429, 503),
                 media="text/event-stream",

@@ -16,6 +16,10 @@ _CONFLATED: Schema = {
     "minimum": 1,
     "description": "in event streams only: how many earlier changes this one stands for, where there are any",
 }
+_RESUMED: Schema = {
+    "enum": ["unknown_id", "too_old", "too_many"],
+    "description": "in snapshots to a client that sent `Last-Event-ID`: why it is not told only what has changed since",
+}
 
 
 def ref(name: str) -> Schema:
@@ -83,8 +87,9 @@ def _reading(info: TableInfo) -> Schema:
             "value": value,
             "freshness": ref("Freshness"),
             "conflated": _CONFLATED,
+            "resumed": _RESUMED,
         },
-        optional=("conflated",),
+        optional=("conflated", "resumed"),
     )
 
 
@@ -108,8 +113,9 @@ def reading_schemas(tables: Sequence[TableInfo]) -> dict[str, Schema]:
                 "value": {"type": "object"},
                 "freshness": ref("Freshness"),
                 "conflated": _CONFLATED,
+                "resumed": _RESUMED,
             },
-            optional=("conflated",),
+            optional=("conflated", "resumed"),
         )
     return schemas
 

@@ -1,21 +1,26 @@
 """Subscriptions over server-sent events: one table, or several in one connection.
 
-A stream begins with a snapshot of everything it covers, so that a client which reconnects (with `Last-Event-ID` or
-without) has missed no value that still stands; values that were replaced in between are not told again.
+A stream begins with a snapshot of everything it covers, or, for a client that comes back with `Last-Event-ID`, with what
+has changed since. Either way it has missed no value that still stands; values that were replaced in between are not told.
 """
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from streamapp.errors import BadParameterError, OwnerUnreachableError, RateLimitedError, RestoringError
 from streamapp.metrics import Metrics
+from streamapp.operations.conditions import Condition, parse_bounded
 from streamapp.queries.model import HOP_HEADER, Change, Queries
+from streamapp.queries.positions import ID_MAX_CHARS
 from streamapp.settings import Settings
-from streamapp.views.event_stream import EventStream, StatusSource
+from streamapp.views.event_stream import EventStream, StatusSource, Written
 from streamapp.views.guard import Route
 from streamapp.views.parameters import Parameters, checked_key
 from streamapp.views.problems import document
@@ -26,12 +31,26 @@ logger = logging.getLogger(__name__)
 
 SUBSCRIPTIONS_MAX = 16  # tables or keys that one connection may follow
 INTERVAL_MAX_MS = 60_000
-_LAST_EVENT_ID_MAX_CHARS = 1_024
 _HEADERS: dict[str, str] = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one subscription follows: a table, or what of it has a key, a prefix, values that meet a condition."""
+
+    table: str
+    key: str | None = None
+    prefix: str = ""
+    condition: Condition | None = None
+
+    @property
+    def name(self) -> str:
+        """As in `of=`."""
+        return self.table if self.key is None else f"{self.table}/{self.key}"
 
 
 class StreamViews:
@@ -43,6 +62,7 @@ class StreamViews:
         self._metrics = metrics
         self._status = status
         self._open: set[EventStream] = set()
+        self._written = Written()
         self._reserved = 0  # admitted, from before their snapshot is asked for until they are gone
 
     def routes(self) -> list[Route]:
@@ -58,11 +78,19 @@ class StreamViews:
             stream.close()
 
     async def changes(self, request: web.Request) -> web.StreamResponse:
-        """`GET /v1/tables/{table}/changes?key=&interval_ms=`."""
-        parameters = Parameters(request, ("key", "interval_ms"))
-        key = parameters.text("key")
-        subscription = (request.match_info["table"], None if key is None else checked_key(key))
-        return await self._serve(request, [subscription], self._interval(parameters))
+        """`GET /v1/tables/{table}/changes?key=&prefix=&condition=&interval_ms=`."""
+        parameters = Parameters(request, ("key", "prefix", "condition", "interval_ms"))
+        info = self._queries.table(request.match_info["table"])
+        key, prefix, condition = (parameters.text(name) for name in ("key", "prefix", "condition"))
+        if key is not None and prefix is not None:
+            raise BadParameterError("prefix", "key and prefix exclude each other; give one of them")
+        wanted = Wanted(
+            info.name,
+            None if key is None else checked_key(key),
+            "" if not prefix else checked_key(prefix, "prefix"),
+            None if condition is None else parse_bounded(condition, info.fields),
+        )
+        return await self._serve(request, [wanted], self._interval(parameters))
 
     async def many(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/changes?of=TABLE&of=TABLE/KEY&status=true&interval_ms=`: several in one connection.
@@ -72,10 +100,10 @@ class StreamViews:
         whose data is `{"of": ..., "problem": {...}}`, and the others go on.
         """
         parameters = Parameters(request, ("of", "status", "interval_ms"), repeatable=("of",))
-        subscriptions: list[tuple[str, str | None]] = []
+        subscriptions: list[Wanted] = []
         for text in parameters.all("of"):
             table, slash, key = text.partition("/")
-            subscriptions.append((table, checked_key(key, "of") if slash else None))
+            subscriptions.append(Wanted(table, checked_key(key, "of") if slash else None))
         if not 0 < len(subscriptions) <= SUBSCRIPTIONS_MAX:
             raise BadParameterError(
                 "of", f"of names 1 to {SUBSCRIPTIONS_MAX} of TABLE or TABLE/KEY, got {len(subscriptions)}"
@@ -90,16 +118,17 @@ class StreamViews:
     async def _serve(
         self,
         request: web.Request,
-        subscriptions: list[tuple[str, str | None]],
+        subscriptions: list[Wanted],
         interval_ms: int,
         *,
         several: bool = False,
         status: StatusSource | None = None,
     ) -> web.StreamResponse:
-        if len(request.headers.get("Last-Event-ID", "")) > _LAST_EVENT_ID_MAX_CHARS:
-            raise BadParameterError("Last-Event-ID", f"an event id has at most {_LAST_EVENT_ID_MAX_CHARS} characters")
-        for table, _ in subscriptions:
-            self._queries.table(table)
+        since = request.headers.get("Last-Event-ID")
+        if since is not None and len(since) > ID_MAX_CHARS:
+            raise BadParameterError("Last-Event-ID", f"an event id has at most {ID_MAX_CHARS} characters")
+        for wanted in subscriptions:
+            self._queries.table(wanted.table)
         if self._reserved >= self._settings.sse_subscribers_max:
             raise RateLimitedError(
                 f"{self._reserved} event streams are open, which is the most this worker serves", retry_after_s=5
@@ -111,46 +140,84 @@ class StreamViews:
                 # subscribed before anything is sent: what goes wrong here still becomes a problem document
                 async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
                     forwarded = HOP_HEADER in request.headers
-                    changes, refused = await self._subscribe(stack, subscriptions, several, local_only=forwarded)
+                    changes, refused = await self._subscribe(
+                        stack, subscriptions, since or None, several, local_only=forwarded
+                    )
                 response = web.StreamResponse(headers=_HEADERS)
                 if request.method == "HEAD":
                     return response
                 response.headers.update(SECURITY_HEADERS)
                 await response.prepare(request)
-                stream = EventStream(
-                    response,
-                    self._settings,
-                    self._metrics,
-                    interval_ms=interval_ms,
-                    status=status,
-                )
-                self._open.add(stream)
-                try:
-                    await stream.run(changes, refused)
-                except ConnectionError as gone:
-                    logger.debug("an event stream ended: %s", gone)
-                    if request.transport is not None:
-                        request.transport.abort()
-                finally:
-                    self._open.discard(stream)
+                await self._write(request, response, changes, refused, interval_ms, status)
                 return response
         finally:
             self._reserved -= 1
             self._metrics.subscribers.set(self._reserved)
 
+    async def _write(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        changes: list[AsyncIterator[Change]],
+        refused: list[dict[str, object]],
+        interval_ms: int,
+        status: StatusSource | None,
+    ) -> None:
+        """Until either side ends it; a client that does not read is cut off."""
+        stream: EventStream | None = None
+        try:
+            self._bound(request)
+            stream = EventStream(
+                response,
+                request,
+                self._settings,
+                self._metrics,
+                self._written,
+                interval_ms=interval_ms,
+                status=status,
+            )
+            self._open.add(stream)
+            await stream.run(changes, refused)
+        except ConnectionError as gone:
+            logger.debug("an event stream ended: %s", gone)
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            if stream is not None:
+                self._open.discard(stream)
+
+    def _bound(self, request: web.Request) -> None:
+        """What waits in the kernel can be replaced by nothing newer, and takes memory: not much should."""
+        sock = request.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):  # a pair of sockets of some other kind
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.sse_send_buffer_bytes)
+
     async def _subscribe(
-        self, stack: AsyncExitStack, subscriptions: list[tuple[str, str | None]], tolerant: bool, *, local_only: bool
+        self,
+        stack: AsyncExitStack,
+        subscriptions: list[Wanted],
+        since: str | None,
+        tolerant: bool,
+        *,
+        local_only: bool,
     ) -> tuple[list[AsyncIterator[Change]], list[dict[str, object]]]:
         """What can be followed, and what is refused for now; without tolerance, or beyond it, the error goes up."""
         changes: list[AsyncIterator[Change]] = []
         refused: list[dict[str, object]] = []
-        for table, key in subscriptions:
+        for wanted in subscriptions:
+            following = self._queries.changes(
+                wanted.table,
+                wanted.key,
+                prefix=wanted.prefix,
+                condition=wanted.condition,
+                since=since,
+                local_only=local_only,
+            )
             try:
-                changes.append(
-                    await stack.enter_async_context(self._queries.changes(table, key, local_only=local_only))
-                )
+                changes.append(await stack.enter_async_context(following))
             except (OwnerUnreachableError, RestoringError) as error:
                 if not tolerant:
                     raise
-                refused.append({"of": table if key is None else f"{table}/{key}", "problem": document(error)})
+                refused.append({"of": wanted.name, "problem": document(error)})
         return changes, refused

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import bisect
 import difflib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from streamapp.queries.model import (
     FieldInfo,
     Freshness,
     Page,
+    Predicate,
     Reading,
     TableInfo,
     WindowSpan,
@@ -117,7 +118,7 @@ class FakeQueries:
     def __init__(self, tables: Sequence[TableInfo] | None = None, clock: Clock | None = None) -> None:
         self._infos = {info.name: info for info in (builtin_tables() if tables is None else tables)}
         self._data: dict[str, dict[str, list[_Entry]]] = {name: {} for name in self._infos}
-        self._subscribers: list[tuple[str, str | None, dict[str, Change], asyncio.Event]] = []
+        self._subscribers: list[tuple[str, Callable[[Reading], bool], dict[str, Change], asyncio.Event]] = []
         self._offset = 0
         self._changes = 0
         self.clock = clock or ManualClock(1_790_000_061_234)
@@ -162,8 +163,8 @@ class FakeQueries:
                 entries.insert(at, entry)
         reading = self._reading(table, key, entry)
         self._changes += 1
-        for wanted, only, pending, wake in self._subscribers:
-            if wanted == table and only in (None, key):
+        for wanted, concerns, pending, wake in self._subscribers:
+            if wanted == table and concerns(reading):
                 earlier = pending.pop(key, None)
                 replaced = 0 if earlier is None else earlier.conflated + 1
                 pending[key] = Change(f"c{self._changes}", "change", reading, replaced)
@@ -294,19 +295,35 @@ class FakeQueries:
 
     @asynccontextmanager
     async def changes(
-        self, table: str, key: str | None = None, *, local_only: bool = False
+        self,
+        table: str,
+        key: str | None = None,
+        *,
+        prefix: str = "",
+        condition: Predicate | None = None,
+        since: str | None = None,
+        local_only: bool = False,
     ) -> AsyncIterator[AsyncIterator[Change]]:
         self.table(table)
+        self.calls.append(
+            ("changes", {"table": table, "key": key, "prefix": prefix, "condition": condition, "since": since})
+        )
         if key is not None and self.partition(key) in self.unreachable:
             raise OwnerUnreachableError(f"changes of {key!r} come from the worker that owns it")
         wake = asyncio.Event()
         pending: dict[str, Change] = {}
+
+        def concerns(reading: Reading) -> bool:
+            asked = key in (None, reading.key) and reading.key.startswith(prefix)
+            return asked and (condition is None or condition.holds(reading.value))
+
         for known, entries in self._data[table].items():
-            if key in (None, known):
+            reading = self._reading(table, known, entries[-1])
+            if concerns(reading):
                 self._changes += 1
-                pending[known] = Change(f"c{self._changes}", "snapshot", self._reading(table, known, entries[-1]))
+                pending[known] = Change(f"c{self._changes}", "snapshot", reading)
         wake.set()
-        subscriber = (table, key, pending, wake)
+        subscriber = (table, concerns, pending, wake)
         self._subscribers.append(subscriber)
         try:
             yield self._follow(pending, wake)

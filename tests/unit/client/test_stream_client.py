@@ -180,6 +180,44 @@ async def test_changes_come_back_after_a_lost_stream(stub: Callable[[Handler], A
     assert asked == [None, "1-0"]
 
 
+async def test_changes_are_filtered_by_the_worker(serve: Serve, queries: FakeQueries) -> None:
+    async with StreamClient(await serve()) as client:
+        changes = client.changes("latest", prefix="coinbase:B", condition="price > 500")
+        first = asyncio.create_task(anext(changes))
+        async with asyncio.timeout(20):
+            while not queries.subscribers:  # noqa: ASYNC110 - what is awaited lies inside the server
+                await asyncio.sleep(0.01)
+        for key, price in (("coinbase:ETH-USD", 900.0), (BTC, 7.0), (BTC, 600.0)):
+            queries.put("latest", key, latest(price))
+            await asyncio.sleep(0.05)
+        event = await asyncio.wait_for(first, 20)
+        assert (event.data["key"], event.data["value"]["price"]) == (BTC, 600.0)
+        await changes.aclose()
+        with pytest.raises(BadParameterError):
+            await anext(client.changes("latest", condition="nothing > 5"))
+
+
+async def test_lost_stream_goes_on_from_a_heartbeat_that_came_after_the_last_event(
+    stub: Callable[[Handler], Awaitable[str]],
+) -> None:
+    asked: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers.get("Last-Event-ID"))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        events = 'event: change\ndata: {"n": 1}\n\nevent: change\nid: a\ndata: {"n": 2}\n\n: heartbeat\nid: b\n\n'
+        await response.write(events.encode())
+        return response
+
+    async with StreamClient(await stub(handler)) as client:
+        changes = client.changes("latest")
+        found = [(await anext(changes)).data["n"] for _ in range(3)]
+        await changes.aclose()
+    assert found == [1, 2, 1]
+    assert asked == [None, "b"]
+
+
 async def test_changes_of_a_worker_begin_with_what_is_there(serve: Serve, queries: FakeQueries) -> None:
     async with StreamClient(await serve()) as client:
         changes = client.changes("latest", BTC)

@@ -1,10 +1,13 @@
 """Two workers' reads over HTTP, without Kafka: each has half of the partitions, and either answers for all of them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -12,6 +15,7 @@ from streamapp.clock import ManualClock
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.errors import OwnerUnreachableError, QueryError, RestoringError, StaleError, UnknownKeyError
 from streamapp.metrics import Metrics
+from streamapp.operations.conditions import parse
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.model import Reading
 from streamapp.queries.peers import in_parts
@@ -45,6 +49,7 @@ class Half:
         self.table = RunningTable(definition(None, Count()), "app", PARTITIONS)
         self.engine: Any = SimpleNamespace(
             tables={T: self.table},
+            cluster_id="cluster",
             standbys=self.copies,
             lanes={},
             settings=self.settings,
@@ -188,6 +193,93 @@ async def test_changes_of_all_workers_come_as_one_stream(halves: tuple[Half, Hal
     async with asyncio.timeout(30), first.service.changes(T, key) as changes:
         change = await anext(changes)
         assert (change.kind, change.reading.key, change.reading.value) == ("snapshot", key, {"count": 2})
+
+
+async def take(changes: Any, seen: dict[str, int], wanted: dict[str, int]) -> tuple[list[str], list[str]]:
+    """The kinds of the changes until these counts were told, and every id on the way."""
+    kinds, ids = [], []
+    async with asyncio.timeout(30):
+        async for change in changes:
+            seen[change.reading.key] = change.reading.value["count"]
+            kinds.append(change.kind)
+            ids.append(change.id)
+            if seen == wanted:
+                return kinds, ids
+    raise AssertionError(seen)
+
+
+async def test_changes_are_filtered_here_and_on_the_other_worker(halves: tuple[Half, Half]) -> None:
+    first, _ = halves
+    wanted = [key for key in KEYS if key.startswith("k1")]
+    assert {key in of(first) for key in wanted} == {True, False}
+    condition = parse("count >= 2", first.service.table(T).fields)
+    async with first.service.changes(T, prefix="k1", condition=condition) as changes:
+        for half in halves:
+            for key in KEYS:
+                half.count(key)
+        kinds, _ = await take(changes, {}, dict.fromkeys(wanted, 2))
+    assert len(kinds) == len(wanted), "nothing else was told, and nothing twice"
+
+
+async def test_stream_over_both_workers_is_resumed_over_http_at_either(halves: tuple[Half, Half]) -> None:
+    first, second = halves
+    seen: dict[str, int] = {}
+    async with followed(first) as (events, _):
+        await events_until(events, seen, dict.fromkeys(KEYS, 1))
+        await asyncio.sleep(0.1)
+        first.count(of(first)[0])
+        second.count(of(second)[0])
+        kinds, identity = await events_until(
+            events, seen, {**dict.fromkeys(KEYS, 1), of(first)[0]: 2, of(second)[0]: 2}
+        )
+    changed = {of(first)[1]: 2, of(second)[1]: 2}
+    for half in halves:
+        for key in changed:
+            half.count(key)
+    for half in halves:
+        again = dict(seen)
+        async with followed(half, identity) as (events, _):
+            kinds, _ = await events_until(events, again, {**seen, **changed})
+        assert set(kinds) == {"change"}
+        assert len(kinds) <= 4, "what was told is told again at most where its id was still on its way"
+    async with followed(first, "nonsense") as (events, resumed):
+        kinds, _ = await events_until(events, {}, {**seen, **changed}, resumed)
+    assert set(kinds) == {"snapshot"}
+    assert resumed == {"unknown_id"}
+
+
+@asynccontextmanager
+async def followed(half: Half, identity: str | None = None) -> AsyncIterator[tuple[Any, set[str]]]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(
+            f"{half.service._own_url}/v1/tables/{T}/changes", headers={"Last-Event-ID": identity} if identity else {}
+        ) as response,
+    ):
+        assert response.status == 200
+        yield response.content, set()
+
+
+async def events_until(
+    content: Any, seen: dict[str, int], wanted: dict[str, int], resumed: set[str] | None = None
+) -> tuple[list[str], str]:
+    """The kinds of the events until these counts were told, and the last id after them."""
+    kinds: list[str] = []
+    kind, identity = "", ""
+    async with asyncio.timeout(30):
+        while seen != wanted or not identity:
+            name, _, value = (await content.readline()).decode().rstrip("\n").partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "id":
+                identity = value
+            elif name == "data":
+                body = json.loads(value)
+                seen[body["key"]] = body["value"]["count"]
+                kinds.append(kind)
+                if resumed is not None and "resumed" in body:
+                    resumed.add(body["resumed"])
+    return kinds, identity
 
 
 async def test_changes_cost_a_table_nothing_while_nobody_listens(halves: tuple[Half, Half]) -> None:

@@ -1,18 +1,31 @@
 import asyncio
 import json
+import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, web
 
+from streamapp.clock import ManualClock
+from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.metrics import Metrics
+from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.model import Change, FeedInfo, WorkerInfo
+from streamapp.queries.service import QueryService
 from streamapp.settings import Settings
+from streamapp.state.partition import PartitionState
+from streamapp.state.store import MemoryStore
 from streamapp.views.application import application, runner_options
-from streamapp.views.event_stream import EventStream, event
+from streamapp.views.event_stream import event
+from streamapp.views.pumping import Pumped
+from streamapp.windows.fold import Fold
+from tests.fakes.crashes import Event as RawEvent
+from tests.fakes.crashes import batch, definition
 from tests.fakes.queries import MINUTE, FakeQueries, candle, latest
 from tests.unit.views.conftest import BTC, START, CheckedClient, MakeClient
 
@@ -116,7 +129,7 @@ async def test_reconnect_with_last_event_id_starts_with_what_is_there_now(
     ) as events:
         again = await events.next()
         assert (again.kind, again.data["value"]["price"]) == ("snapshot", 777.0)
-    status, body, _ = await client.get("/v1/tables/latest/changes", headers={"Last-Event-ID": "x" * 2_000})
+    status, body, _ = await client.get("/v1/tables/latest/changes", headers={"Last-Event-ID": "x" * 5_000})
     assert (status, body["code"]) == (400, "bad_parameter")
 
 
@@ -200,22 +213,18 @@ async def test_interval_conflates_to_the_newest_value_per_key(
 async def test_late_event_of_an_older_window_replaces_no_change_of_the_newest(
     queries: FakeQueries,
 ) -> None:
-    stream = EventStream(web.StreamResponse(), Settings(), Metrics())
-
     async def changes() -> AsyncIterator[Change]:
         for number, (start, price) in enumerate([(START, 1.0), (START - MINUTE, 2.0), (START, 3.0), (START, 4.0)]):
             yield Change(str(number), "change", queries.put("candles_1m", BTC, candle(price), start=start))
 
-    await stream._pump(changes())
-    waiting = [(change.reading.window, change.reading.value["open"], change.conflated) for change in taken(stream)]
+    pumped = Pumped(changes(), 10, Metrics())
+    await until(lambda: pumped._ended)
+    waiting = [(change.reading.window, change.reading.value["open"], change.conflated) for change in pumped.take(10)]
     assert [(window.start, price, count) for window, price, count in waiting if window is not None] == [
         (START, 4.0, 2),
         (START - MINUTE, 2.0, 0),
     ]
-
-
-def taken(stream: EventStream) -> list[Change]:
-    return list(stream._pending.values())
+    assert pumped.last_id == "3"
 
 
 async def test_failing_subscription_ends_with_its_problem(client: CheckedClient, queries: FakeQueries) -> None:
@@ -268,3 +277,190 @@ async def test_stopping_the_server_ends_its_streams_at_once(queries: FakeQueries
 
 def test_event_id_cannot_break_the_framing() -> None:
     assert event("change", b"{}", "a\nevent: x\r\n\0b") == b"event: change\nid: aevent: xb\ndata: {}\n\n"
+
+
+async def test_prefix_and_condition_narrow_snapshots_and_changes(client: CheckedClient, queries: FakeQueries) -> None:
+    async with listen(client, "/v1/tables/latest/changes?prefix=coinbase:B&condition=price%20%3E%20100") as events:
+        assert (await events.next()).data["key"] == BTC
+        queries.put("latest", "coinbase:ETH-USD", latest(500.0))
+        queries.put("latest", BTC, latest(5.0))
+        await asyncio.sleep(0.05)
+        queries.put("latest", BTC, latest(500.0))
+        change = await events.next()
+        assert (change.data["key"], change.data["value"]["price"]) == (BTC, 500.0)
+    (asked,) = [given for name, given in queries.calls if name == "changes"]
+    assert (asked["prefix"], asked["condition"].text) == ("coinbase:B", "price > 100")
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("condition=price", "condition"),
+        ("condition=nothing%20%3E%205", "condition"),
+        ("condition=", "condition"),
+        ("condition=price%20%3E%20" + "1" * 300, "condition"),
+        ("prefix=a%0Ab", "prefix"),
+        ("prefix=" + "x" * 1_100, "prefix"),
+        ("prefix=a&key=ab", "prefix"),
+        ("suffix=a", "suffix"),
+    ],
+)
+async def test_filter_that_cannot_be_used_is_refused_by_name(client: CheckedClient, query: str, parameter: str) -> None:
+    status, body, _ = await client.get(f"/v1/tables/latest/changes?{query}")
+    assert (status, body["code"], body["parameter"]) == (400, "bad_parameter", parameter)
+
+
+async def test_id_that_comes_back_is_handed_on(client: CheckedClient, queries: FakeQueries) -> None:
+    async with listen(client, f"/v1/tables/latest/changes?key={BTC}", **{"Last-Event-ID": "whatever"}) as events:
+        await events.next()
+    assert queries.calls[-1][1]["since"] == "whatever"
+
+
+class Readings:
+    """What a stalled socket does not hinder: a stream that reads, beside."""
+
+    def __init__(self, port: int, path: str, **options: int) -> None:
+        self.port, self.path, self.options = port, path, options
+
+    async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        sock = socket.socket()
+        for name, value in self.options.items():
+            sock.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        reader, self.writer = await asyncio.open_connection(sock=sock, limit=64)
+        self.writer.write(f"GET {self.path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return reader, self.writer
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+
+
+class Cluster:
+    """A worker's reads over real state, without Kafka, behind a real socket."""
+
+    def __init__(self, **given: Any) -> None:
+        self.settings = Settings(**given)
+        self.metrics = Metrics()
+        table = definition(None, Fold("", lambda state, record: record.side))
+        self.table = RunningTable(table, "app", 1)
+        self.state = PartitionState(table, 0, MemoryStore())
+        self.table.live[0] = LivePartition(self.table, 0, self.state.store, self.state)
+        self.offset = 0
+        clock = ManualClock(START)
+        engine: Any = SimpleNamespace(
+            tables={table.name: self.table},
+            cluster_id="cluster",
+            standbys={},
+            lanes={},
+            settings=self.settings,
+            metrics=self.metrics,
+            clock=clock,
+            lease=SimpleNamespace(check=lambda: None),
+            on_restored=None,
+        )
+        health = FeedHealth(self.settings, clock=clock)
+        self.service = QueryService(engine, health, dict, lambda topic, partition: None)
+
+    async def __aenter__(self) -> "Cluster":
+        app = application(self.service, self.settings, metrics=self.metrics)
+        self.runner = web.AppRunner(app, **runner_options(self.settings))
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.port = self.runner.addresses[0][1]
+        self.path = f"/v1/tables/{self.table.name}/changes"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.runner.cleanup()
+
+    def put(self, *pairs: tuple[str, str]) -> None:
+        events = [RawEvent(key, 5, side=text) for key, text in pairs]
+        self.state.apply(batch(events, first=self.offset))
+        self.offset += len(events)
+
+    @property
+    def subscribers(self) -> float:
+        return self.metrics.registry.get_sample_value("streamapp_subscribers") or 0.0
+
+
+async def told(reader: asyncio.StreamReader, text: str) -> bytes:
+    """All that comes up to a text."""
+    found = b""
+    async with asyncio.timeout(20):
+        while text.encode() not in found:
+            part = await reader.read(65_536)
+            assert part, found[-300:]
+            found += part
+    return found
+
+
+async def test_stalled_reader_holds_up_nobody_and_waits_in_bounded_memory() -> None:
+    async with Cluster(sse_write_timeout_ms=60_000, sse_send_buffer_bytes=8 << 10) as cluster:
+        cluster.put(("a", "begin"))
+        async with (
+            Readings(cluster.port, cluster.path, SO_RCVBUF=4_096) as (stalled, _),
+            Readings(cluster.port, cluster.path) as (reading, _),
+        ):
+            await told(reading, "begin")
+            await until(lambda: cluster.subscribers == 2)
+            stalled._transport.pause_reading()  # type: ignore[attr-defined]
+            streams = [task for task in asyncio.all_tasks() if "handle" in repr(task.get_coro())]
+            assert len(streams) >= 2
+            for number in range(400):
+                cluster.put(("a", f"{number}-" + "x" * 2_000))
+                await told(reading, f'"{number}-')
+            await asyncio.sleep(0.2)
+            buffered = [
+                connection.transport.get_write_buffer_size()
+                for connection in cluster.runner.server.connections  # type: ignore[union-attr]
+                if connection.transport is not None
+            ]
+            assert max(buffered) > 0, "it did stall"
+            assert max(buffered) < 100_000, "of 800 kB nearly all was replaced by something newer"
+            stalled._transport.resume_reading()  # type: ignore[attr-defined]
+            late = await told(stalled, '"399-')
+            counts = [int(count) for count in re.findall(rb'"conflated":(\d+)', late)]
+            assert late.count(b"event: change") + sum(counts) >= 398, "what was left out is counted"
+            assert max(counts) > 100
+
+
+async def test_heartbeat_tells_how_far_a_quiet_stream_is_and_resuming_there_tells_nothing_again() -> None:
+    async with Cluster(sse_heartbeat_ms=50) as cluster:
+        cluster.put(("a", "one"), ("b", "two"))
+        async with Readings(cluster.port, f"{cluster.path}?key=a") as (quiet, _):
+            await told(quiet, "one")
+            cluster.put(("b", "three"))
+            beats = await told(quiet, ": heartbeat\nid: ")
+            beats += await told(quiet, ": heartbeat\nid: ")
+        identity = re.findall(rb"id: (\S+)", beats)[-1].decode()
+        async with listen_raw(cluster, identity) as reader:
+            nothing = await told(reader, ": heartbeat")
+            assert b"event:" not in nothing
+            cluster.put(("b", "four"))
+            change = await told(reader, "four")
+            assert b"event: change" in change
+            assert b"event: snapshot" not in change
+
+
+async def test_full_queue_leaves_no_change_out() -> None:
+    async with Cluster(sse_queue_max=2, sse_heartbeat_ms=50) as cluster:
+        keys = [f"k{number}" for number in range(20)]
+        cluster.put(*((key, "old") for key in keys))
+        async with Readings(cluster.port, cluster.path) as (reading, _):
+            await told(reading, "k19")
+            for text in ("first", "second"):
+                cluster.put(*((key, text) for key in keys))
+                found = b""
+                async with asyncio.timeout(20):
+                    while len(set(re.findall(rb'"key":"(k\d+)"[^\n]*' + text.encode(), found))) < len(keys):
+                        found += await reading.read(65_536)
+
+
+@asynccontextmanager
+async def listen_raw(cluster: Cluster, identity: str) -> AsyncIterator[asyncio.StreamReader]:
+    async with Readings(cluster.port, cluster.path + " HTTP/1.1\r\nLast-Event-ID: " + identity + "\r\nX:") as (
+        reader,
+        _,
+    ):
+        yield reader
