@@ -233,6 +233,18 @@ class ForbiddenError(QueryError):
     code, status = "forbidden", 403
 
 
+class InsufficientScopeError(ForbiddenError):
+    """The caller is known and let in, but none of its scopes opens this.
+
+    Attributes:
+        scope: one that would, where that is the same for everybody.
+    """
+
+    def __init__(self, message: str, *, scope: str = "read") -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
 class TooLargeError(QueryError):
     """The request is over a size limit."""
 

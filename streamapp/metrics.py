@@ -105,6 +105,12 @@ class Metrics:
             ["operation", "caller", "outcome"],
             registry=registry,
         )
+        self.refused_calls = Counter(
+            "streamapp_refused_calls",
+            "requests refused: too many of them (requests), too many values (cost), or not open to the caller (scope)",
+            ["caller", "reason"],
+            registry=registry,
+        )
         self.operation_seconds = Histogram(
             "streamapp_operation_seconds", "time of an operation", ["operation"], buckets=_LATENCY_S, registry=registry
         )

@@ -136,7 +136,20 @@ class Settings(BaseSettings):
     # reads
     web_host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is required")
     web_advertised_url: str | None = Field(None, description="where other workers reach this one")
-    api_tokens: str = Field("", description="name:scope+scope:sha256hex, comma separated")
+    api_tokens: str = Field(
+        "",
+        description="name:scope+scope:sha256hex, comma separated; `streamapp token` makes an entry",
+    )
+    limit_requests_per_s: float = Field(
+        0.0, ge=0, description="requests of one caller per second, on average, at each worker; 0: no bound"
+    )
+    limit_burst: int = Field(0, ge=0, description="requests of one caller at once; 0: those of two seconds")
+    limit_cost_per_min: int = Field(
+        0, ge=0, description="values (a window of a key is one) that one caller may read per minute; 0: no bound"
+    )
+    token_limits: str = Field(
+        "", description="limits of single callers: name:requests_per_s:burst:cost_per_min, comma separated"
+    )
     request_timeout_ms: int = Field(10_000, gt=0, description="bound on answering one request")
     forward_timeout_ms: int = Field(2_000, gt=0, description="bound on asking the owner of a key")
     max_body_bytes: int = Field(64 << 10, gt=0, description="largest request body")

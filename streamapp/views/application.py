@@ -17,6 +17,7 @@ from streamapp.views.metrics_view import MetricsView
 from streamapp.views.openapi import OpenApiView
 from streamapp.views.operations import LazyOperations, OperationViews
 from streamapp.views.point_reads import Handler, PointReads
+from streamapp.views.reads import Reads
 from streamapp.views.rest import KEY_TEMPLATE, RestViews
 from streamapp.views.sse import StreamViews
 from streamapp.views.status import HealthSource, StatusViews
@@ -82,18 +83,19 @@ def attach(
     Returns:
         The routes, for whoever wants to list them.
     """
-    authenticator = Authenticator(settings, clock)
+    authenticator = Authenticator(settings, clock, metrics)
     guard = Guard(settings, metrics, authenticator, HostCheck(settings))
-    status = StatusViews(queries, clock, health)
-    streams = StreamViews(queries, settings, metrics, status)
+    reads = Reads(queries)
+    status = StatusViews(queries, clock, health, names=authenticator.open)
+    streams = StreamViews(reads, settings, metrics, status)
     operations = LazyOperations(queries, settings, metrics, clock)
     mcp = McpView(lazily("streamapp.mcp_server.server", "local_server", operations.now, settings, metrics), settings)
     routes = [
-        *RestViews(queries, settings).routes(),
+        *RestViews(reads, settings).routes(),
         *streams.routes(),
         *status.routes(),
         *MetricsView(metrics).routes(),
-        *OpenApiView(queries, settings).routes(),
+        *OpenApiView(reads, settings).routes(),
         *DashboardViews(settings, authenticator).routes(),
         *OperationViews(operations, settings).routes(),
         *mcp.routes(),

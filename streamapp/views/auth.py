@@ -15,7 +15,10 @@ from ipaddress import IPv6Address, ip_address
 from aiohttp import web
 
 from streamapp.clock import Clock
-from streamapp.errors import ConfigurationError, ForbiddenError, RateLimitedError, UnauthorizedError
+from streamapp.errors import ConfigurationError, InsufficientScopeError, RateLimitedError, UnauthorizedError
+from streamapp.metrics import Metrics
+from streamapp.queries.access import ANONYMOUS, EVERYTHING, Access, Caller, is_read_scope, parse_access, parse_rule
+from streamapp.queries.limits import LimitBook, Rates, parse_token_limits
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
@@ -23,6 +26,8 @@ from streamapp.settings import Settings
 #: scope -> what it opens; `admin` includes the others
 SCOPES = {
     "read": "tables, feeds and the OpenAPI document",
+    "read/TABLE": "one table of them",
+    "read/TABLE/PREFIX": "the keys of a table (* for any) that begin so",
     "metrics": "the Prometheus metrics",
     "admin": "everything",
 }
@@ -33,28 +38,44 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PEERS_MAX = 4_096
 _GUESSED = web.RequestKey("guessed", bool)
-#: on a request that was let in: the name of its token
-CALLER = web.RequestKey("caller", str)
+_CHARGED = web.RequestKey("charged", bool)
+#: on a request that was let in to read: in whose name
+CALLER = web.RequestKey("caller", Caller)
+#: another worker, which forwards a read of somebody whom it has admitted, limited and bound itself
+FORWARDED = Caller("worker", EVERYTHING, forwarded=True)
+_PLAIN_SCOPES = frozenset({"read", "metrics", "admin"})
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One known token: a name for logs, its scopes, and the SHA-256 of its text."""
+    """One known token: a name for logs, its scopes, what they let it read, and the SHA-256 of its text."""
 
     name: str
     scopes: frozenset[str]
+    access: Access
     digest: bytes = field(repr=False)
 
     def allows(self, scope: str) -> bool:
-        """Whether the token opens that scope."""
-        return scope in self.scopes or "admin" in self.scopes
+        """Whether the token opens that scope; for `read`, anything of it."""
+        return scope in self.scopes or "admin" in self.scopes or (scope == "read" and bool(self.access.rules))
+
+
+def access_of(scopes: Iterable[str]) -> Access:
+    """What scopes let their caller read; ConfigurationError for a malformed one."""
+    scopes = frozenset(scopes)
+    return EVERYTHING if "admin" in scopes else parse_access(scopes)
 
 
 def new_token(name: str, scopes: Iterable[str]) -> tuple[str, str]:
-    """A fresh token and its entry for `STREAMAPP_API_TOKENS`; ConfigurationError for a bad name or scope."""
+    """A fresh token and its entry for `STREAMAPP_API_TOKENS`; ConfigurationError for a bad name or scope.
+
+    In `read/TABLE/PREFIX` a colon or a comma may stand as it is; the entry has it percent-encoded.
+    """
+    written = [parse_rule(scope).text() if is_read_scope(scope) else scope for scope in scopes]
     text = f"streamapp_{secrets.token_urlsafe(32)}"
-    entry = f"{name}:{'+'.join(scopes)}:{hashlib.sha256(text.encode()).hexdigest()}"
-    parse_tokens(entry)
+    entry = f"{name}:{'+'.join(written)}:{hashlib.sha256(text.encode()).hexdigest()}"
+    if len(parse_tokens(entry)) != 1:
+        raise ConfigurationError("api_tokens: expected a name and scopes without a comma")
     return text, entry
 
 
@@ -74,8 +95,12 @@ def parse_tokens(setting: str) -> tuple[Token, ...]:
             raise ConfigurationError(
                 f"api_tokens: entry {position} needs a name of letters, digits and _.-, at most 64 of them"
             )
-        if unknown := sorted(scopes - SCOPES.keys()):
+        if unknown := sorted(scope for scope in scopes - _PLAIN_SCOPES if not is_read_scope(scope)):
             raise ConfigurationError(f"api_tokens: {name} has unknown scope(s) {unknown}; known are {sorted(SCOPES)}")
+        try:
+            access = access_of(scopes)
+        except ConfigurationError as problem:
+            raise ConfigurationError(f"api_tokens: {name}: {problem}") from None
         if not _DIGEST.fullmatch(digest):
             raise ConfigurationError(
                 f"api_tokens: {name} must end in the 64 hex digits of its SHA-256, got {len(digest)} characters;"
@@ -83,7 +108,7 @@ def parse_tokens(setting: str) -> tuple[Token, ...]:
             )
         if name in tokens:
             raise ConfigurationError(f"api_tokens: {name} occurs twice; give each token its own name")
-        tokens[name] = Token(name, scopes, bytes.fromhex(digest))
+        tokens[name] = Token(name, scopes, access, bytes.fromhex(digest))
     return tuple(tokens.values())
 
 
@@ -136,10 +161,16 @@ class Authenticator:
     Without any configured token everything is open: `check_bind` allows that on loopback only.
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self._tokens = parse_tokens(settings.api_tokens)
         self.open = not self._tokens
         self._hop_token = hop_token(settings).encode()
+        self._refused = metrics.refused_calls
+        self._limits = _limit_book(settings, self._tokens, clock, metrics)
+        self._callers = {
+            token.name: Caller(token.name, token.access, self._limits.of(token.name)) for token in self._tokens
+        }
+        self._anonymous = Caller(ANONYMOUS.name, EVERYTHING, self._limits.of(ANONYMOUS.name))
         self.limit = FailureLimit(clock, settings.login_failures_max, settings.login_window_ms)
 
     def identify(self, text: str) -> Token | None:
@@ -159,12 +190,28 @@ class Authenticator:
             return text.strip() if scheme.lower() == "bearer" else ""
         return request.cookies.get(COOKIE) if "Cookie" in request.headers else None
 
-    def authorize(self, request: web.Request, scope: str) -> None:
-        """Let a request pass; UnauthorizedError, ForbiddenError, or RateLimitedError after too many unknown tokens."""
-        if self.open:
-            return
+    def authorize(self, request: web.Request, scope: str) -> Caller:
+        """Let a request pass, in somebody's name, which `request[CALLER]` has from then on.
+
+        Raises:
+            UnauthorizedError: no token, or none that is known.
+            InsufficientScopeError: none of its scopes opens this.
+            RateLimitedError: too many unknown tokens came from that address.
+        """
+        caller = request[CALLER] = self._caller(request, scope)
+        return caller
+
+    def charge(self, request: web.Request, caller: Caller) -> None:
+        """Count a request, once, however often it is admitted; RateLimitedError where it is one too many."""
+        if caller.limits is not None and _CHARGED not in request:
+            caller.limits.take_request()
+            request[_CHARGED] = True
+
+    def _caller(self, request: web.Request, scope: str) -> Caller:
         if scope == "read" and HOP_HEADER in request.headers and self._from_peer(request):
-            return
+            return FORWARDED
+        if self.open:
+            return self._anonymous
         text = self.presented(request)
         if not text:
             raise UnauthorizedError("this route needs a token: send `Authorization: Bearer TOKEN`")
@@ -179,8 +226,11 @@ class Authenticator:
                 request[_GUESSED] = True
             raise UnauthorizedError("the token is not known here; `streamapp token` makes one and its settings entry")
         if not token.allows(scope):
-            raise ForbiddenError(f"the token {token.name!r} lacks the scope {scope!r}; it has {sorted(token.scopes)}")
-        request[CALLER] = token.name
+            self._refused.labels(token.name, "scope").inc()
+            raise InsufficientScopeError(
+                f"the token {token.name!r} lacks the scope {scope!r}; it has {sorted(token.scopes)}", scope=scope
+            )
+        return self._callers[token.name]
 
     def _from_peer(self, request: web.Request) -> bool:
         """Whether another worker with the same settings forwards somebody's read, whom it has admitted itself."""
@@ -196,5 +246,14 @@ class Authenticator:
             self.limit.failed(peer)
             raise UnauthorizedError("the token is not known here")
         if not token.allows("read"):
-            raise ForbiddenError(f"the token {token.name!r} lacks the scope 'read'")
+            raise InsufficientScopeError(f"the token {token.name!r} lacks the scope 'read'")
         return token
+
+
+def _limit_book(settings: Settings, tokens: Iterable[Token], clock: Clock, metrics: Metrics) -> LimitBook:
+    default = Rates(settings.limit_requests_per_s, settings.limit_burst, settings.limit_cost_per_min)
+    own = parse_token_limits(settings.token_limits, default)
+    known = {ANONYMOUS.name, *(token.name for token in tokens)}
+    if unknown := sorted(own.keys() - known):
+        raise ConfigurationError(f"token_limits: no token is called {', '.join(unknown)}; there are {sorted(known)}")
+    return LimitBook(default, own, clock, lambda name, reason: metrics.refused_calls.labels(name, reason).inc())

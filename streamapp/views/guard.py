@@ -36,6 +36,7 @@ class Route:
         path: aiohttp's pattern.
         handler: answers, or raises a QueryError.
         scope: what a token must open; None for what is open to everybody.
+        limited: counts against the caller's requests here; otherwise the handler counts them.
         streams: the answer goes on for as long as the client listens, so no time-out holds and no duration is counted.
         name: the path as metrics and the OpenAPI document show it, where the pattern has a regular expression in it.
     """
@@ -46,6 +47,7 @@ class Route:
     scope: Scope | None
     streams: bool = False
     name: str = ""
+    limited: bool = True
 
     @property
     def template(self) -> str:
@@ -65,8 +67,8 @@ class Guard:
         self._authenticator = authenticator
         self._hosts = hosts
 
-    def admit(self, request: web.Request, scope: Scope | None) -> None:
-        """Refuse foreign hosts, oversized requests and whoever lacks the scope; the QueryError says why."""
+    def admit(self, request: web.Request, scope: Scope | None, *, limited: bool = True) -> None:
+        """Refuse foreign hosts, oversized requests, whoever lacks the scope or asks too often; the QueryError says why."""
         self._hosts.check(request)
         if len(request.raw_path) > self._url_max_bytes:
             raise TooLargeError(
@@ -77,11 +79,14 @@ class Guard:
         if length is not None and length > self._body_max_bytes:
             raise TooLargeError(f"a request body may have {self._body_max_bytes} bytes, got {length}")
         if scope is not None:
-            self._authenticator.authorize(request, scope)
+            caller = self._authenticator.authorize(request, scope)
+            if limited and caller.limits is not None:
+                self._authenticator.charge(request, caller)
 
     def wrap(self, route: Route) -> Handler:
         """The handler with everything around it."""
         handler, scope, streams, template = route.handler, route.scope, route.streams, route.template
+        limited = route.limited
         seconds = self._metrics.request_seconds.labels(route=template)
         counters = {}  # by status; looking up labels costs more than counting
         deadlines = self._deadlines
@@ -91,7 +96,7 @@ class Guard:
             started = now()
             response: web.StreamResponse
             try:
-                self.admit(request, scope)
+                self.admit(request, scope, limited=limited)
                 if streams:
                     response = await handler(request)
                 else:

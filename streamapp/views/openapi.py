@@ -6,13 +6,14 @@ from typing import Any
 
 from aiohttp import web
 
-from streamapp.queries.model import Queries, TableInfo
+from streamapp.queries.model import TableInfo
 from streamapp.settings import Settings
 from streamapp.views.guard import Route
 from streamapp.views.parameters import KEY_MAX_CHARS, Parameters
 from streamapp.views.problems import PROBLEM_TYPE
+from streamapp.views.reads import Reads
 from streamapp.views.responses import answer
-from streamapp.views.rest import DEFAULT_PAGE, DEFAULT_TOP
+from streamapp.views.rest import DEFAULT_PAGE, DEFAULT_TOP, PREFIXES_MAX
 from streamapp.views.schemas import Schema, array_of, closed, fixed_schemas, or_null, page_of, reading_schemas, ref
 from streamapp.views.serialise import dumps
 from streamapp.views.sse import INTERVAL_MAX_MS, SUBSCRIPTIONS_MAX
@@ -180,6 +181,13 @@ def _paths(tables: Sequence[TableInfo], limit_max: int) -> Schema:
                     _query("by", _TEXT, "a numeric field", required=True),
                     _query("order", {"enum": ["asc", "desc"], "default": "desc"}, "nulls come last either way"),
                     _query("limit", {**limit, "default": min(DEFAULT_TOP, limit_max)}, "how many"),
+                    _query(
+                        "prefixes",
+                        {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": PREFIXES_MAX},
+                        "only keys that begin so, comma separated; a comma within one is `%2C`",
+                        style="form",
+                        explode=False,
+                    ),
                 ],
                 refusals=(404, 503),
                 conditional=True,
@@ -334,8 +342,8 @@ def build_document(tables: Sequence[TableInfo], limit_max: int) -> dict[str, Any
 class OpenApiView:
     """The handler of `/openapi.json`."""
 
-    def __init__(self, queries: Queries, settings: Settings) -> None:
-        self._queries = queries
+    def __init__(self, reads: Reads, settings: Settings) -> None:
+        self._reads = reads
         self._limit_max = settings.page_limit_max
 
     def routes(self) -> list[Route]:
@@ -345,5 +353,5 @@ class OpenApiView:
     async def document(self, request: web.Request) -> web.Response:
         """`GET /openapi.json`."""
         Parameters(request, ())
-        body = dumps(build_document(self._queries.tables(), self._limit_max))
+        body = dumps(build_document(self._reads.of(request).tables(), self._limit_max))
         return answer(request, body, body)

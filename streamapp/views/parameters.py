@@ -74,18 +74,23 @@ def checked_key(key: str, parameter: str = "key") -> str:
 
 
 def key_list(request: web.Request, maximum: int) -> list[str]:
-    """The keys of `keys=A,B`, in order; a comma within a key is written `%2C`.
+    """The keys of `keys=A,B`, in order; a comma within a key is written `%2C`."""
+    return text_list(request, "keys", maximum)
+
+
+def text_list(request: web.Request, wanted: str, maximum: int) -> list[str]:
+    """The keys, or beginnings of keys, of `NAME=A,B`, in order; a comma within one is written `%2C`.
 
     The list is split before it is decoded, which the parsed query no longer allows, so the raw query is read.
     """
     for pair in request.raw_path.partition("?")[2].partition("#")[0].split("&"):
         name, _, value = pair.partition("=")
-        if name == "keys" and value:
+        if name == wanted and value:
             try:
                 keys = [unquote(part.replace("+", " "), errors="strict") for part in value.split(",")]
             except UnicodeDecodeError:
-                raise BadParameterError("keys", "keys must be percent-encoded UTF-8") from None
+                raise BadParameterError(wanted, f"{wanted} must be percent-encoded UTF-8") from None
             if len(keys) > maximum:
-                raise BadParameterError("keys", f"keys takes at most {maximum} keys, got {len(keys)}")
-            return [checked_key(key, "keys") for key in keys]
-    raise BadParameterError("keys", "keys must list one key or more, comma separated")
+                raise BadParameterError(wanted, f"{wanted} takes at most {maximum} of them, got {len(keys)}")
+            return [checked_key(key, wanted) for key in keys]
+    raise BadParameterError(wanted, f"{wanted} must list one or more, comma separated")

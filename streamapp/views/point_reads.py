@@ -20,6 +20,7 @@ from streamapp.metrics import Metrics
 from streamapp.queries.model import Queries
 from streamapp.views.guard import Guard
 from streamapp.views.parameters import checked_key
+from streamapp.views.reads import Reads
 from streamapp.views.responses import GZIP_MIN_BYTES, SECURITY_HEADERS, accepts_gzip
 from streamapp.views.serialise import encode_reading, weak_etag
 
@@ -69,7 +70,7 @@ class PointReads:
     """
 
     def __init__(self, queries: Queries, guard: Guard, metrics: Metrics, template: str) -> None:
-        self._point = queries.point
+        self._reads = Reads(queries)
         self._admit = guard.admit
         self._counted = metrics.requests.labels(route=template, status="200")
         self._seconds = metrics.request_seconds.labels(route=template)
@@ -114,7 +115,7 @@ class PointReads:
                 if "%2f" in path.lower():
                     return None  # routes may tell it from a slash
                 table, key = unquote(table, errors="strict"), unquote(key, errors="strict")
-            reading = self._point(table, checked_key(key))
+            reading = self._reads.of(request).point(table, checked_key(key))
         except (QueryError, UnicodeError):
             return None  # the ordinary handler says what is wrong
         if reading is None:

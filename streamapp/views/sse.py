@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from streamapp.views.event_stream import EventStream, StatusSource
 from streamapp.views.guard import Route
 from streamapp.views.parameters import Parameters, checked_key
 from streamapp.views.problems import document
+from streamapp.views.reads import Reads
 from streamapp.views.responses import SECURITY_HEADERS
 from streamapp.views.status import StatusViews
 
@@ -37,8 +39,8 @@ _HEADERS: dict[str, str] = {
 class StreamViews:
     """Handlers of the event streams; counts the open ones and ends them when the server stops."""
 
-    def __init__(self, queries: Queries, settings: Settings, metrics: Metrics, status: StatusViews) -> None:
-        self._queries = queries
+    def __init__(self, reads: Reads, settings: Settings, metrics: Metrics, status: StatusViews) -> None:
+        self._reads = reads
         self._settings = settings
         self._metrics = metrics
         self._status = status
@@ -80,7 +82,8 @@ class StreamViews:
             raise BadParameterError(
                 "of", f"of names 1 to {SUBSCRIPTIONS_MAX} of TABLE or TABLE/KEY, got {len(subscriptions)}"
             )
-        status = self._status.document if parameters.choice("status", ("true", "false"), "false") == "true" else None
+        wanted = parameters.choice("status", ("true", "false"), "false") == "true"
+        status = partial(self._status.document, self._reads.of(request)) if wanted else None
         return await self._serve(request, subscriptions, self._interval(parameters), several=True, status=status)
 
     @staticmethod
@@ -98,8 +101,9 @@ class StreamViews:
     ) -> web.StreamResponse:
         if len(request.headers.get("Last-Event-ID", "")) > _LAST_EVENT_ID_MAX_CHARS:
             raise BadParameterError("Last-Event-ID", f"an event id has at most {_LAST_EVENT_ID_MAX_CHARS} characters")
+        queries = self._reads.of(request)
         for table, _ in subscriptions:
-            self._queries.table(table)
+            queries.table(table)
         if self._reserved >= self._settings.sse_subscribers_max:
             raise RateLimitedError(
                 f"{self._reserved} event streams are open, which is the most this worker serves", retry_after_s=5
@@ -111,7 +115,9 @@ class StreamViews:
                 # subscribed before anything is sent: what goes wrong here still becomes a problem document
                 async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
                     forwarded = HOP_HEADER in request.headers
-                    changes, refused = await self._subscribe(stack, subscriptions, several, local_only=forwarded)
+                    changes, refused = await self._subscribe(
+                        stack, queries, subscriptions, several, local_only=forwarded
+                    )
                 response = web.StreamResponse(headers=_HEADERS)
                 if request.method == "HEAD":
                     return response
@@ -139,16 +145,20 @@ class StreamViews:
             self._metrics.subscribers.set(self._reserved)
 
     async def _subscribe(
-        self, stack: AsyncExitStack, subscriptions: list[tuple[str, str | None]], tolerant: bool, *, local_only: bool
+        self,
+        stack: AsyncExitStack,
+        queries: Queries,
+        subscriptions: list[tuple[str, str | None]],
+        tolerant: bool,
+        *,
+        local_only: bool,
     ) -> tuple[list[AsyncIterator[Change]], list[dict[str, object]]]:
         """What can be followed, and what is refused for now; without tolerance, or beyond it, the error goes up."""
         changes: list[AsyncIterator[Change]] = []
         refused: list[dict[str, object]] = []
         for table, key in subscriptions:
             try:
-                changes.append(
-                    await stack.enter_async_context(self._queries.changes(table, key, local_only=local_only))
-                )
+                changes.append(await stack.enter_async_context(queries.changes(table, key, local_only=local_only)))
             except (OwnerUnreachableError, RestoringError) as error:
                 if not tolerant:
                     raise

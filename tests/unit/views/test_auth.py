@@ -5,6 +5,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from streamapp.clock import ManualClock
 from streamapp.errors import ConfigurationError, RateLimitedError, UnauthorizedError, UnsafeBindError
+from streamapp.metrics import Metrics
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
@@ -152,7 +153,7 @@ async def test_guessed_tokens_run_into_the_same_limit_and_known_ones_go_on(make_
 
 
 def test_a_request_that_is_admitted_twice_is_one_guess() -> None:
-    authenticator = Authenticator(Settings(api_tokens=TOKENS, login_failures_max=2), ManualClock())
+    authenticator = Authenticator(Settings(api_tokens=TOKENS, login_failures_max=2), ManualClock(), Metrics())
     for _ in range(2):
         request = make_mocked_request("GET", "/v1/tables", headers=bearer("guess"))
         for _ in range(2):
