@@ -373,8 +373,15 @@ class FakeQueries:
 
     def _reading(self, table: str, key: str, entry: _Entry) -> Reading:
         now = self.clock.now_ms()
-        venue = key.partition(":")[0]
-        feed = next((FeedFreshness(info.connected, info.gaps) for info in self.feed_infos if info.venue == venue), None)
+        venue, _, symbol = key.partition(":")
+        feed = next(
+            (
+                FeedFreshness(info.connected, info.symbols.get(symbol, 0) if info.symbols else info.gaps)
+                for info in self.feed_infos
+                if info.venue == venue
+            ),
+            None,
+        )
         freshness = Freshness(
             as_of=now,
             watermark=entry.event_time,
