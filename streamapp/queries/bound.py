@@ -159,15 +159,15 @@ class BoundQueries:
 
     def point(self, table: str, key: str) -> Reading | None:
         """The same at once; None for whatever is refused, so that `get` says why."""
-        if not self._access.allows(table, key):
-            return None
-        try:
-            self._begin(table, key)
-        except QueryError:
+        access, limits = self._access, self._limits
+        if not (access.everything or access.allows(table, key)):
             return None
         reading = self._queries.point(table, key)
-        if reading is not None:
-            self._gave(1)
+        if reading is None or (limits is not None and not limits.takes_value()):
+            return None
+        if self._trace is not None:
+            self._trace.asked(table, (key,))
+            self._trace.rows += 1
         return reading
 
     async def values(

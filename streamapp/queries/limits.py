@@ -27,20 +27,22 @@ class Bucket:
         size: how much it holds.
     """
 
-    __slots__ = ("_each_ms", "_full_at", "_now", "_size_ms")
+    __slots__ = ("_each_ms", "_full_at", "_most_ms", "_now", "_size_ms")
 
     def __init__(self, clock: Clock, per_s: float, size: float) -> None:
         self._now = clock.monotonic_ms
         self._each_ms = 1000 / per_s
         self._size_ms = max(size, 1) * self._each_ms
+        self._most_ms = self._size_ms + _DUST_MS
         self._full_at = -math.inf
 
     def take(self) -> float:
         """Take one: 0 where it is there, else the milliseconds until it is; refused ones cost nothing."""
         now = self._now()
-        full_at = max(self._full_at, now) + self._each_ms
-        if (wait_ms := full_at - now - self._size_ms) > _DUST_MS:
-            return wait_ms
+        full_at = self._full_at
+        full_at = (full_at if full_at > now else now) + self._each_ms
+        if full_at - now > self._most_ms:
+            return full_at - now - self._size_ms
         self._full_at = full_at
         return 0.0
 
@@ -97,10 +99,18 @@ class Limits:
         if self._requests is not None and (wait_ms := self._requests.take()):
             self._refuse("requests", wait_ms, f"{self._rates.requests_per_s:g} requests per second are let through")
 
+    def takes_request(self) -> bool:
+        """Count a request; False, without a word, where it is one too many."""
+        return self._requests is None or not self._requests.take()
+
     def check_cost(self) -> None:
         """RateLimitedError while more values have been read than there are for the time."""
         if self._cost is not None and (wait_ms := self._cost.wait_ms()):
             self._refuse("cost", wait_ms, f"{self._rates.cost_per_min} values per minute may be read; ask for fewer")
+
+    def takes_value(self) -> bool:
+        """Count one value; False, without a word, where there is none left."""
+        return self._cost is None or not self._cost.take()
 
     def spend(self, values: int) -> None:
         """Count values that were read."""

@@ -38,7 +38,6 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PEERS_MAX = 4_096
 _GUESSED = web.RequestKey("guessed", bool)
-_CHARGED = web.RequestKey("charged", bool)
 #: on a request that was let in to read: in whose name
 CALLER = web.RequestKey("caller", Caller)
 #: another worker, which forwards a read of somebody whom it has admitted, limited and bound itself
@@ -170,7 +169,10 @@ class Authenticator:
         self._callers = {
             token.name: Caller(token.name, token.access, self._limits.of(token.name)) for token in self._tokens
         }
-        self._anonymous = Caller(ANONYMOUS.name, EVERYTHING, self._limits.of(ANONYMOUS.name))
+        anonymous = self._limits.of(ANONYMOUS.name)
+        # then it makes no difference who asks, nor whether another worker does
+        self._unchecked = self.open and anonymous is None
+        self._anonymous = Caller(ANONYMOUS.name, EVERYTHING, anonymous)
         self.limit = FailureLimit(clock, settings.login_failures_max, settings.login_window_ms)
 
     def identify(self, text: str) -> Token | None:
@@ -191,23 +193,15 @@ class Authenticator:
         return request.cookies.get(COOKIE) if "Cookie" in request.headers else None
 
     def authorize(self, request: web.Request, scope: str) -> Caller:
-        """Let a request pass, in somebody's name, which `request[CALLER]` has from then on.
+        """Let a request pass, in somebody's name.
 
         Raises:
             UnauthorizedError: no token, or none that is known.
             InsufficientScopeError: none of its scopes opens this.
             RateLimitedError: too many unknown tokens came from that address.
         """
-        caller = request[CALLER] = self._caller(request, scope)
-        return caller
-
-    def charge(self, request: web.Request, caller: Caller) -> None:
-        """Count a request, once, however often it is admitted; RateLimitedError where it is one too many."""
-        if caller.limits is not None and _CHARGED not in request:
-            caller.limits.take_request()
-            request[_CHARGED] = True
-
-    def _caller(self, request: web.Request, scope: str) -> Caller:
+        if self._unchecked:
+            return self._anonymous
         if scope == "read" and HOP_HEADER in request.headers and self._from_peer(request):
             return FORWARDED
         if self.open:

@@ -14,8 +14,9 @@ from aiohttp.typedefs import Middleware
 
 from streamapp.errors import QueryError, TooLargeError
 from streamapp.metrics import Metrics
+from streamapp.queries.access import Caller
 from streamapp.settings import Settings
-from streamapp.views.auth import Authenticator
+from streamapp.views.auth import CALLER, Authenticator
 from streamapp.views.binding import HostCheck
 from streamapp.views.deadlines import Deadlines
 from streamapp.views.problems import MethodNotAllowedError, NotFoundError, RequestTimeoutError, problem
@@ -23,6 +24,8 @@ from streamapp.views.responses import SECURITY_HEADERS
 
 logger = logging.getLogger(__name__)
 
+#: on a request that has been counted against its caller's limits
+CHARGED = web.RequestKey("charged", bool)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Scope = Literal["read", "metrics", "admin"]
 
@@ -67,8 +70,12 @@ class Guard:
         self._authenticator = authenticator
         self._hosts = hosts
 
-    def admit(self, request: web.Request, scope: Scope | None, *, limited: bool = True) -> None:
-        """Refuse foreign hosts, oversized requests, whoever lacks the scope or asks too often; the QueryError says why."""
+    def admit(self, request: web.Request, scope: Scope | None) -> Caller | None:
+        """Refuse foreign hosts, oversized requests and whoever lacks the scope; the QueryError says why.
+
+        Returns:
+            In whose name the request is let in; None where the scope is, and nobody was asked.
+        """
         self._hosts.check(request)
         if len(request.raw_path) > self._url_max_bytes:
             raise TooLargeError(
@@ -78,10 +85,7 @@ class Guard:
         length = request.content_length if hdrs.CONTENT_LENGTH in request.headers else None
         if length is not None and length > self._body_max_bytes:
             raise TooLargeError(f"a request body may have {self._body_max_bytes} bytes, got {length}")
-        if scope is not None:
-            caller = self._authenticator.authorize(request, scope)
-            if limited and caller.limits is not None:
-                self._authenticator.charge(request, caller)
+        return None if scope is None else self._authenticator.authorize(request, scope)
 
     def wrap(self, route: Route) -> Handler:
         """The handler with everything around it."""
@@ -96,7 +100,12 @@ class Guard:
             started = now()
             response: web.StreamResponse
             try:
-                self.admit(request, scope, limited=limited)
+                caller = self.admit(request, scope)
+                if caller is not None:
+                    request[CALLER] = caller
+                    # what the quick way could not answer has been counted there
+                    if limited and caller.limits is not None and CHARGED not in request:
+                        caller.limits.take_request()
                 if streams:
                     response = await handler(request)
                 else:

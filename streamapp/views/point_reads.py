@@ -17,10 +17,10 @@ from aiohttp.http import SERVER_SOFTWARE
 
 from streamapp.errors import QueryError
 from streamapp.metrics import Metrics
+from streamapp.queries.bound import bound
 from streamapp.queries.model import Queries
-from streamapp.views.guard import Guard
+from streamapp.views.guard import CHARGED, Guard
 from streamapp.views.parameters import checked_key
-from streamapp.views.reads import Reads
 from streamapp.views.responses import GZIP_MIN_BYTES, SECURITY_HEADERS, accepts_gzip
 from streamapp.views.serialise import encode_reading, weak_etag
 
@@ -70,7 +70,7 @@ class PointReads:
     """
 
     def __init__(self, queries: Queries, guard: Guard, metrics: Metrics, template: str) -> None:
-        self._reads = Reads(queries)
+        self._queries = queries
         self._admit = guard.admit
         self._counted = metrics.requests.labels(route=template, status="200")
         self._seconds = metrics.request_seconds.labels(route=template)
@@ -110,12 +110,17 @@ class PointReads:
         now = asyncio.get_running_loop().time
         began = now()
         try:
-            self._admit(request, "read")
+            caller = self._admit(request, "read")
+            assert caller is not None
+            if caller.limits is not None:
+                if not caller.limits.takes_request():
+                    return None  # the ordinary handler says so
+                request[CHARGED] = True
             if "%" in path:
                 if "%2f" in path.lower():
                     return None  # routes may tell it from a slash
                 table, key = unquote(table, errors="strict"), unquote(key, errors="strict")
-            reading = self._reads.of(request).point(table, checked_key(key))
+            reading = bound(self._queries, caller).point(table, checked_key(key))
         except (QueryError, UnicodeError):
             return None  # the ordinary handler says what is wrong
         if reading is None:
