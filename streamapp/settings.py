@@ -140,6 +140,22 @@ class Settings(BaseSettings):
         "",
         description="name:scope+scope:sha256hex, comma separated; `streamapp token` makes an entry",
     )
+    cluster_secret: SecretStr | None = Field(
+        None, description="what workers prove themselves to each other with; default: made of `api_tokens`"
+    )
+    oauth_issuer: str | None = Field(None, description="URL of the OAuth issuer whose access tokens are taken")
+    oauth_audience: str | None = Field(
+        None, description="whom its tokens have to be made for; default: the advertised URL and /mcp"
+    )
+    oauth_jwks_url: str | None = Field(None, description="where its keys are; default: as its metadata says")
+    oauth_algorithms: str = Field("RS256,ES256,EdDSA", description="signatures that are taken, comma separated")
+    oauth_leeway_ms: int = Field(30_000, ge=0, le=300_000, description="how far the issuer's clock may differ")
+    oauth_timeout_ms: int = Field(5_000, gt=0, description="bound on fetching the issuer's keys")
+    oauth_jwks_refresh_ms: int = Field(600_000, gt=0, description="the issuer's keys are fetched again after this")
+    oauth_jwks_max_age_ms: int = Field(86_400_000, gt=0, description="... and used at most this long without that")
+    oauth_jwks_pause_ms: int = Field(
+        10_000, gt=0, description="an unknown key, or a failure, makes for a fetch at most this often"
+    )
     limit_requests_per_s: float = Field(
         0.0, ge=0, description="requests of one caller per second, on average, at each worker; 0: no bound"
     )

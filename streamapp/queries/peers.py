@@ -30,8 +30,9 @@ _EVENT_MAX_BYTES = 1 << 20  # of one event of a stream
 
 
 def hop_token(settings: Settings) -> str:
-    """What proves to the owner that another worker of the same cluster asks; all of them share the configured tokens."""
-    return hmac.new(settings.api_tokens.encode(), b"streamapp-hop", hashlib.sha256).hexdigest()
+    """What proves to the owner that another worker of the same cluster asks; all of them share the same settings."""
+    secret = settings.api_tokens if settings.cluster_secret is None else settings.cluster_secret.get_secret_value()
+    return hmac.new(secret.encode(), b"streamapp-hop", hashlib.sha256).hexdigest()
 
 
 class Peers:

@@ -21,6 +21,7 @@ from streamapp.views.reads import Reads
 from streamapp.views.rest import KEY_TEMPLATE, RestViews
 from streamapp.views.sse import StreamViews
 from streamapp.views.status import HealthSource, StatusViews
+from streamapp.views.wellknown import WellKnownViews
 
 POINT_READS: web.AppKey[PointReads] = web.AppKey("point_reads", PointReads)
 
@@ -84,7 +85,7 @@ def attach(
         The routes, for whoever wants to list them.
     """
     authenticator = Authenticator(settings, clock, metrics)
-    guard = Guard(settings, metrics, authenticator, HostCheck(settings))
+    guard = Guard(settings, metrics, authenticator, HostCheck(settings), clock)
     reads = Reads(queries)
     status = StatusViews(queries, clock, health, names=authenticator.open)
     streams = StreamViews(reads, settings, metrics, status)
@@ -99,6 +100,7 @@ def attach(
         *DashboardViews(settings, authenticator).routes(),
         *OperationViews(operations, settings).routes(),
         *mcp.routes(),
+        *(WellKnownViews(authenticator.oauth).routes() if authenticator.oauth is not None else ()),
     ]
     application[POINT_READS] = PointReads(queries, guard, metrics, KEY_TEMPLATE)
     for route in routes:
@@ -109,6 +111,7 @@ def attach(
     application.middlewares.append(guard.unmatched())
     application.on_shutdown.append(streams.close)
     application.on_shutdown.append(mcp.close)
+    application.on_shutdown.append(authenticator.close)
     return routes
 
 

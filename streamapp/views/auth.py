@@ -15,13 +15,14 @@ from ipaddress import IPv6Address, ip_address
 from aiohttp import web
 
 from streamapp.clock import Clock
-from streamapp.errors import ConfigurationError, InsufficientScopeError, RateLimitedError, UnauthorizedError
+from streamapp.errors import ConfigurationError, InsufficientScopeError, QueryError, RateLimitedError, UnauthorizedError
 from streamapp.metrics import Metrics
 from streamapp.queries.access import ANONYMOUS, EVERYTHING, Access, Caller, is_read_scope, parse_access, parse_rule
 from streamapp.queries.limits import LimitBook, Rates, parse_token_limits
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
+from streamapp.views.oauth import InvalidTokenError, OAuth, looks_like_jwt
 
 #: scope -> what it opens; `admin` includes the others
 SCOPES = {
@@ -42,6 +43,7 @@ _GUESSED = web.RequestKey("guessed", bool)
 CALLER = web.RequestKey("caller", Caller)
 #: another worker, which forwards a read of somebody whom it has admitted, limited and bound itself
 FORWARDED = Caller("worker", EVERYTHING, forwarded=True)
+_SECRET_LEAST_CHARS = 32
 _PLAIN_SCOPES = frozenset({"read", "metrics", "admin"})
 
 
@@ -155,17 +157,19 @@ def peer_of(request: web.Request) -> str:
 
 
 class Authenticator:
-    """Decides on each request by its bearer token, or by the cookie of the dashboard's login.
+    """Decides on each request by its bearer token (a configured one, or an issuer's), or by the cookie of the login.
 
     Without any configured token everything is open: `check_bind` allows that on loopback only.
     """
 
     def __init__(self, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self._tokens = parse_tokens(settings.api_tokens)
-        self.open = not self._tokens
+        self.open = not protected(settings)
+        _check_secret(settings)
         self._hop_token = hop_token(settings).encode()
         self._refused = metrics.refused_calls
         self._limits = _limit_book(settings, self._tokens, clock, metrics)
+        self.oauth = OAuth(settings, clock, self._limits.of) if settings.oauth_issuer else None
         self._callers = {
             token.name: Caller(token.name, token.access, self._limits.of(token.name)) for token in self._tokens
         }
@@ -210,6 +214,12 @@ class Authenticator:
         if not text:
             raise UnauthorizedError("this route needs a token: send `Authorization: Bearer TOKEN`")
         token = self.identify(text) if len(text) <= TOKEN_MAX_CHARS else None
+        if token is None and self.oauth is not None and "Authorization" in request.headers and looks_like_jwt(text):
+            holder = self.oauth.known(text)
+            if holder is None:
+                raise InvalidTokenError("the access token has not been checked")  # no guess: it is about to be
+            self._require(scope, holder.scopes, holder.caller)
+            return holder.caller
         if token is None:
             # a page left open with an old cookie guesses nothing, and must not lock its reader's next login out
             # and a request that is admitted twice, on the short way and then on the ordinary one, is one guess
@@ -219,12 +229,48 @@ class Authenticator:
                 self.limit.failed(peer)
                 request[_GUESSED] = True
             raise UnauthorizedError("the token is not known here; `streamapp token` makes one and its settings entry")
-        if not token.allows(scope):
-            self._refused.labels(token.name, "scope").inc()
-            raise InsufficientScopeError(
-                f"the token {token.name!r} lacks the scope {scope!r}; it has {sorted(token.scopes)}", scope=scope
-            )
-        return self._callers[token.name]
+        caller = self._callers[token.name]
+        self._require(scope, token.scopes, caller)
+        return caller
+
+    async def prepare(self, request: web.Request) -> None:
+        """Check an access token of the issuer's that is not known yet; `authorize` finds it known then.
+
+        Raises:
+            InvalidTokenError: it does not hold.
+            IssuerUnreachableError: the issuer's keys cannot be had.
+        """
+        if self.oauth is None or "Authorization" not in request.headers:
+            return
+        text = self.presented(request)
+        if text and looks_like_jwt(text) and (len(text) > TOKEN_MAX_CHARS or self.identify(text) is None):
+            await self.oauth.check(text)
+
+    def challenge(self, error: QueryError) -> str:
+        """What `WWW-Authenticate` says for a refusal (RFC 6750, RFC 9728)."""
+        parts = ['realm="streamapp"']
+        if isinstance(error, InsufficientScopeError):
+            parts += ['error="insufficient_scope"', f'scope="{error.scope}"']
+        elif isinstance(error, InvalidTokenError):
+            parts += ['error="invalid_token"', f'error_description="{error}"']
+        elif self.oauth is not None:
+            parts.append('scope="read"')
+        if self.oauth is not None:
+            parts.append(f'resource_metadata="{self.oauth.metadata_url}"')
+        return "Bearer " + ", ".join(parts)
+
+    async def close(self, _application: web.Application | None = None) -> None:
+        """End what is under way."""
+        if self.oauth is not None:
+            await self.oauth.close()
+
+    def _require(self, scope: str, scopes: frozenset[str], caller: Caller) -> None:
+        if scope in scopes or "admin" in scopes or (scope == "read" and caller.access.rules):
+            return
+        self._refused.labels(caller.metric_label, "scope").inc()
+        raise InsufficientScopeError(
+            f"{caller.name!r} lacks the scope {scope!r}; it has {sorted(scopes)[:20]}", scope=scope
+        )
 
     def _from_peer(self, request: web.Request) -> bool:
         """Whether another worker with the same settings forwards somebody's read, whom it has admitted itself."""
@@ -244,10 +290,26 @@ class Authenticator:
         return token
 
 
+def protected(settings: Settings) -> bool:
+    """Whether a token is asked for."""
+    return bool(parse_tokens(settings.api_tokens)) or settings.oauth_issuer is not None
+
+
+def _check_secret(settings: Settings) -> None:
+    """Workers admit each other by what they share; where nothing is shared, anybody could say to be one."""
+    secret = settings.cluster_secret
+    if secret is not None and len(secret.get_secret_value()) < _SECRET_LEAST_CHARS:
+        raise ConfigurationError(f"cluster_secret: expected {_SECRET_LEAST_CHARS} characters of chance or more")
+    if settings.oauth_issuer is not None and secret is None and not parse_tokens(settings.api_tokens):
+        raise ConfigurationError(
+            "oauth_issuer needs cluster_secret (or api_tokens): the same on every worker, by which they know each other"
+        )
+
+
 def _limit_book(settings: Settings, tokens: Iterable[Token], clock: Clock, metrics: Metrics) -> LimitBook:
     default = Rates(settings.limit_requests_per_s, settings.limit_burst, settings.limit_cost_per_min)
     own = parse_token_limits(settings.token_limits, default)
     known = {ANONYMOUS.name, *(token.name for token in tokens)}
-    if unknown := sorted(own.keys() - known):
+    if unknown := sorted(name for name in own.keys() - known if not name.startswith("oauth:")):
         raise ConfigurationError(f"token_limits: no token is called {', '.join(unknown)}; there are {sorted(known)}")
     return LimitBook(default, own, clock, lambda name, reason: metrics.refused_calls.labels(name, reason).inc())

@@ -5,25 +5,29 @@ Handlers are wrapped one by one, so nothing here touches routes that somebody el
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
-from streamapp.errors import QueryError, TooLargeError
+from streamapp.clock import Clock, SystemClock
+from streamapp.errors import InsufficientScopeError, QueryError, TooLargeError, UnauthorizedError
 from streamapp.metrics import Metrics
 from streamapp.queries.access import Caller
 from streamapp.settings import Settings
 from streamapp.views.auth import CALLER, Authenticator
 from streamapp.views.binding import HostCheck
 from streamapp.views.deadlines import Deadlines
+from streamapp.views.parameters import refuse_tokens
 from streamapp.views.problems import MethodNotAllowedError, NotFoundError, RequestTimeoutError, problem
 from streamapp.views.responses import SECURITY_HEADERS
 
 logger = logging.getLogger(__name__)
 
+_DAY_S = 86_400.0
 #: on a request that has been counted against its caller's limits
 CHARGED = web.RequestKey("charged", bool)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -61,7 +65,15 @@ class Route:
 class Guard:
     """Wraps handlers; one per application."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, authenticator: Authenticator, hosts: HostCheck) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        authenticator: Authenticator,
+        hosts: HostCheck,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
         self._timeout_s = settings.request_timeout_ms / 1000
         self._deadlines = Deadlines(self._timeout_s)
         self._url_max_bytes = settings.url_max_bytes
@@ -71,11 +83,19 @@ class Guard:
         self._hosts = hosts
 
     def admit(self, request: web.Request, scope: Scope | None) -> Caller | None:
-        """Refuse foreign hosts, oversized requests and whoever lacks the scope; the QueryError says why.
+        """Refuse foreign hosts, oversized requests, tokens in the address and whoever lacks the scope.
 
         Returns:
             In whose name the request is let in; None where the scope is, and nobody was asked.
+
+        Raises:
+            QueryError: why not.
         """
+        self.check(request)
+        return None if scope is None else self._authenticator.authorize(request, scope)
+
+    def check(self, request: web.Request) -> None:
+        """What holds whoever asks."""
         self._hosts.check(request)
         if len(request.raw_path) > self._url_max_bytes:
             raise TooLargeError(
@@ -85,7 +105,8 @@ class Guard:
         length = request.content_length if hdrs.CONTENT_LENGTH in request.headers else None
         if length is not None and length > self._body_max_bytes:
             raise TooLargeError(f"a request body may have {self._body_max_bytes} bytes, got {length}")
-        return None if scope is None else self._authenticator.authorize(request, scope)
+        if "?" in request.raw_path:
+            refuse_tokens(request)
 
     def wrap(self, route: Route) -> Handler:
         """The handler with everything around it."""
@@ -100,6 +121,9 @@ class Guard:
             started = now()
             response: web.StreamResponse
             try:
+                if scope is not None and self._authenticator.oauth is not None:
+                    self.check(request)
+                    await self._authenticator.prepare(request)
                 caller = self.admit(request, scope)
                 if caller is not None:
                     request[CALLER] = caller
@@ -107,7 +131,8 @@ class Guard:
                     if limited and caller.limits is not None and CHARGED not in request:
                         caller.limits.take_request()
                 if streams:
-                    response = await handler(request)
+                    with self._ended_with_token(request, caller):
+                        response = await handler(request)
                 else:
                     task = cast("asyncio.Task[object]", asyncio.current_task())
                     deadlines.enter(task, started)
@@ -121,6 +146,8 @@ class Guard:
                         deadlines.leave(task)
             except QueryError as error:
                 response = problem(error)
+                if isinstance(error, (UnauthorizedError, InsufficientScopeError)):
+                    response.headers[hdrs.WWW_AUTHENTICATE] = self._authenticator.challenge(error)
             except TimeoutError:
                 response = problem(RequestTimeoutError(f"no answer within {self._timeout_s:g} s; try again"))
             except web.HTTPException:
@@ -143,6 +170,20 @@ class Guard:
             return response
 
         return guarded
+
+    @contextmanager
+    def _ended_with_token(self, request: web.Request, caller: Caller | None) -> Iterator[None]:
+        """What goes on for long ends with the admission of its caller; the client comes back with a new token."""
+        transport = request.transport
+        if caller is None or caller.expires_ms is None or transport is None:
+            yield
+            return
+        left_s = (caller.expires_ms - self._clock.now_ms()) / 1000
+        ending = asyncio.get_running_loop().call_later(min(max(left_s, 0.0), _DAY_S), transport.close)
+        try:
+            yield
+        finally:
+            ending.cancel()
 
     def unmatched(self) -> Middleware:
         """A middleware that answers for paths and methods without any route; all others pass through it untouched."""

@@ -9,6 +9,7 @@ from aiohttp import web
 from streamapp.queries.model import TableInfo
 from streamapp.settings import Settings
 from streamapp.views.guard import Route
+from streamapp.views.oauth import METADATA_PATH
 from streamapp.views.parameters import KEY_MAX_CHARS, Parameters
 from streamapp.views.problems import PROBLEM_TYPE
 from streamapp.views.reads import Reads
@@ -32,7 +33,7 @@ _REFUSALS = {
     413: "too_large",
     429: "rate_limited",
     500: "internal",
-    503: "restoring, owner_unreachable or lease_expired",
+    503: "restoring, owner_unreachable, lease_expired or issuer_unreachable",
     504: "timeout",
 }
 
@@ -64,7 +65,7 @@ def _operation(
             "ETag": {"schema": _TEXT, "description": "weak; of the values, not of the clock-driven freshness"}
         }
         responses["304"] = {"description": "the client's ETag still holds"}
-    always = (400, 403, 413, 500, 504) + ((401, 429) if scope else ())
+    always = (400, 403, 413, 500, 504) + ((401, 429, 503) if scope else ())
     for status in sorted({*always, *refusals}):
         responses[str(status)] = {
             "description": _REFUSALS[status],
@@ -277,6 +278,18 @@ def _paths(tables: Sequence[TableInfo], limit_max: int) -> Schema:
         "/health/live": {"get": _operation("live", "Whether the process answers", health, scope=None)},
         "/health/ready": {
             "get": _operation("ready", "Whether everything assigned is restored", health, scope=None, refusals=(503,))
+        },
+        **{
+            path: {
+                "get": _operation(
+                    f"protectedResource{number}",
+                    "Whom to ask for an access token (RFC 9728); where an issuer is configured",
+                    {"type": "object"},
+                    scope=None,
+                    refusals=(404,),
+                )
+            }
+            for number, path in enumerate((METADATA_PATH, f"{METADATA_PATH}/mcp"), start=1)
         },
         "/metrics": {"get": _operation("metrics", "Prometheus metrics", _TEXT, scope="metrics", media="text/plain")},
         "/openapi.json": {"get": _operation("openapi", "This document", {"type": "object"}, conditional=True)},

@@ -13,6 +13,21 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 KEY_MAX_CHARS = 1_024
 
 
+#: names of parameters that could only hold a secret
+_SECRETS = frozenset(
+    {"token", "accesstoken", "bearer", "bearertoken", "apikey", "apitoken", "authtoken", "authorization", "idtoken"}
+)
+
+
+def refuse_tokens(request: web.Request) -> None:
+    """BadParameterError for an address with a token in it: addresses end up in logs, histories and referrers."""
+    for name in request.query:
+        if re.sub(r"[^a-z]", "", name.lower()) in _SECRETS:
+            raise BadParameterError(
+                name[:100], f"{name[:100]!r}: no address may hold a token; send `Authorization: Bearer TOKEN` instead"
+            )
+
+
 class Parameters:
     """The query parameters of one request, of which only `allowed` names may occur, each once.
 
