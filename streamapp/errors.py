@@ -227,6 +227,10 @@ class UnauthorizedError(QueryError):
     code, status = "unauthorized", 401
 
 
+class InvalidTokenError(UnauthorizedError):
+    """An access token that does not hold; the message says which of its claims, never the token."""
+
+
 class ForbiddenError(QueryError):
     """The token is known, but its scopes do not allow this."""
 

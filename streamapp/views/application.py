@@ -100,7 +100,7 @@ def attach(
         *DashboardViews(settings, authenticator).routes(),
         *OperationViews(operations, settings).routes(),
         *mcp.routes(),
-        *(WellKnownViews(authenticator.oauth).routes() if authenticator.oauth is not None else ()),
+        *WellKnownViews(authenticator.oauth).routes(),
     ]
     application[POINT_READS] = PointReads(queries, guard, metrics, KEY_TEMPLATE)
     for route in routes:

@@ -5,24 +5,35 @@ Settings hold the SHA-256 of each token, never the token. A token has 256 bits o
 
 import hashlib
 import hmac
+import importlib
 import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from streamapp.clock import Clock
-from streamapp.errors import ConfigurationError, InsufficientScopeError, QueryError, RateLimitedError, UnauthorizedError
+from streamapp.errors import (
+    ConfigurationError,
+    InsufficientScopeError,
+    InvalidTokenError,
+    QueryError,
+    RateLimitedError,
+    UnauthorizedError,
+)
 from streamapp.metrics import Metrics
 from streamapp.queries.access import ANONYMOUS, EVERYTHING, Access, Caller, is_read_scope, parse_access, parse_rule
 from streamapp.queries.limits import LimitBook, Rates, parse_token_limits
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
-from streamapp.views.oauth import InvalidTokenError, OAuth, looks_like_jwt
+
+if TYPE_CHECKING:
+    from streamapp.views.oauth import OAuth
 
 #: scope -> what it opens; `admin` includes the others
 SCOPES = {
@@ -36,6 +47,8 @@ COOKIE = "streamapp_token"
 COOKIE_MAX_AGE_S = 30 * 86_400
 TOKEN_MAX_CHARS = 512
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: the form of a signed token
+_SHAPE = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PEERS_MAX = 4_096
 _GUESSED = web.RequestKey("guessed", bool)
@@ -169,7 +182,7 @@ class Authenticator:
         self._hop_token = hop_token(settings).encode()
         self._refused = metrics.refused_calls
         self._limits = _limit_book(settings, self._tokens, clock, metrics)
-        self.oauth = OAuth(settings, clock, self._limits.of) if settings.oauth_issuer else None
+        self.oauth = _oauth(settings, clock, self._limits) if settings.oauth_issuer else None
         self._callers = {
             token.name: Caller(token.name, token.access, self._limits.of(token.name)) for token in self._tokens
         }
@@ -214,7 +227,7 @@ class Authenticator:
         if not text:
             raise UnauthorizedError("this route needs a token: send `Authorization: Bearer TOKEN`")
         token = self.identify(text) if len(text) <= TOKEN_MAX_CHARS else None
-        if token is None and self.oauth is not None and "Authorization" in request.headers and looks_like_jwt(text):
+        if token is None and self.oauth is not None and "Authorization" in request.headers and _looks_like_jwt(text):
             holder = self.oauth.known(text)
             if holder is None:
                 raise InvalidTokenError("the access token has not been checked")  # no guess: it is about to be
@@ -243,7 +256,7 @@ class Authenticator:
         if self.oauth is None or "Authorization" not in request.headers:
             return
         text = self.presented(request)
-        if text and looks_like_jwt(text) and (len(text) > TOKEN_MAX_CHARS or self.identify(text) is None):
+        if text and _looks_like_jwt(text) and (len(text) > TOKEN_MAX_CHARS or self.identify(text) is None):
             await self.oauth.check(text)
 
     def challenge(self, error: QueryError) -> str:
@@ -288,6 +301,16 @@ class Authenticator:
         if not token.allows("read"):
             raise InsufficientScopeError(f"the token {token.name!r} lacks the scope 'read'")
         return token
+
+
+def _oauth(settings: Settings, clock: Clock, limits: LimitBook) -> "OAuth":
+    # what it needs takes a tenth of a second to import, which only those who use it have to wait for
+    oauth: OAuth = importlib.import_module("streamapp.views.oauth").OAuth(settings, clock, limits.of)
+    return oauth
+
+
+def _looks_like_jwt(text: str) -> bool:
+    return _SHAPE.fullmatch(text) is not None
 
 
 def protected(settings: Settings) -> bool:

@@ -16,24 +16,19 @@ from urllib.parse import urlsplit
 import jwt
 
 from streamapp.clock import Clock
-from streamapp.errors import ConfigurationError, UnauthorizedError
+from streamapp.errors import ConfigurationError, InvalidTokenError
 from streamapp.queries.access import Access, Caller, is_read_scope, parse_access
 from streamapp.queries.limits import Limits
 from streamapp.settings import Settings
 from streamapp.views.jwks import ASYMMETRIC, Jwks, checked_url
+from streamapp.views.wellknown import METADATA_PATH
 
 TOKEN_MAX_CHARS = 8_000
-METADATA_PATH = "/.well-known/oauth-protected-resource"
 _REMEMBERED_MAX = 10_000
 _REMEMBERED_MS = 60_000
 _LABELS_MAX = 100
 _SCOPES_MAX = 64
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@|/-]{1,100}")
-_SHAPE = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
-
-
-class InvalidTokenError(UnauthorizedError):
-    """An access token that does not hold; the message says which of its claims, never the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +44,6 @@ class Holder:
     caller: Caller
     scopes: frozenset[str]
     until_ms: int
-
-
-def looks_like_jwt(text: str) -> bool:
-    """Whether a bearer token has the form of a signed one."""
-    return _SHAPE.fullmatch(text) is not None
 
 
 class OAuth:

@@ -9,7 +9,6 @@ from aiohttp import web
 from streamapp.queries.model import TableInfo
 from streamapp.settings import Settings
 from streamapp.views.guard import Route
-from streamapp.views.oauth import METADATA_PATH
 from streamapp.views.parameters import KEY_MAX_CHARS, Parameters
 from streamapp.views.problems import PROBLEM_TYPE
 from streamapp.views.reads import Reads
@@ -18,6 +17,7 @@ from streamapp.views.rest import DEFAULT_PAGE, DEFAULT_TOP, PREFIXES_MAX
 from streamapp.views.schemas import Schema, array_of, closed, fixed_schemas, or_null, page_of, reading_schemas, ref
 from streamapp.views.serialise import dumps
 from streamapp.views.sse import INTERVAL_MAX_MS, SUBSCRIPTIONS_MAX
+from streamapp.views.wellknown import METADATA_PATH
 
 _TEXT: Schema = {"type": "string"}
 _EPOCH_MS: Schema = {"type": "integer", "minimum": 0}
