@@ -111,6 +111,15 @@ class Metrics:
             ["caller", "reason"],
             registry=registry,
         )
+        self.audit_dropped = Counter(
+            "streamapp_audit_dropped", "lines of the audit file that were lost, the disk being slow", registry=registry
+        )
+        self.forwarded_served = Counter(
+            "streamapp_forwarded_served",
+            "reads answered for other workers, by the name of the token that asked there",
+            ["caller"],
+            registry=registry,
+        )
         self.operation_seconds = Histogram(
             "streamapp_operation_seconds", "time of an operation", ["operation"], buckets=_LATENCY_S, registry=registry
         )

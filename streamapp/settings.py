@@ -166,6 +166,13 @@ class Settings(BaseSettings):
     token_limits: str = Field(
         "", description="limits of single callers: name:requests_per_s:burst:cost_per_min, comma separated"
     )
+    audit: Literal["off", "log", "file"] = Field(
+        "off", description="who read what, a line of JSON per call: to the log `streamapp.audit`, or to a file"
+    )
+    audit_file: Path | None = Field(None, description="that file; default: `audit.log` in the data directory")
+    audit_file_max_bytes: int = Field(64 << 20, gt=0, description="size at which a new audit file is begun")
+    audit_files_kept: int = Field(5, ge=1, description="earlier audit files that are kept")
+    audit_queue_max: int = Field(10_000, gt=0, description="lines that wait for the audit file; more are lost")
     request_timeout_ms: int = Field(10_000, gt=0, description="bound on answering one request")
     forward_timeout_ms: int = Field(2_000, gt=0, description="bound on asking the owner of a key")
     max_body_bytes: int = Field(64 << 10, gt=0, description="largest request body")

@@ -21,8 +21,9 @@ from streamapp.operations.source import Source, Surroundings
 from streamapp.operations.summary import summarize_state
 from streamapp.operations.tokens import TokenCounter, load_counter
 from streamapp.queries.access import ANONYMOUS, Access, Caller
-from streamapp.queries.bound import Trace, bound
+from streamapp.queries.bound import bound
 from streamapp.queries.model import Queries
+from streamapp.queries.trace import ON_BEHALF
 from streamapp.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -83,28 +84,25 @@ class Operations:
         assert list(BY_NAME) == [one.name for one in OPERATIONS]
         assert self._run.keys() == BY_NAME.keys()
 
-    def queries(self, caller: Caller, trace: Trace | None = None) -> Queries:
+    def queries(self, caller: Caller) -> Queries:
         """The reads as a caller may make them."""
-        return bound(self._queries, caller, trace)
+        return bound(self._queries, caller)
 
-    def _source(self, caller: Caller, trace: Trace | None) -> Source:
+    def _source(self, caller: Caller) -> Source:
         shared = self._surroundings.get(caller.access)
         if shared is None:
             shared = self._surroundings[caller.access] = Surroundings()
             while len(self._surroundings) > _ACCESSES_MAX:
                 self._surroundings.popitem(last=False)
-        return Source(self.queries(caller, trace), self._settings, self._clock, owner=caller.owner, surroundings=shared)
+        return Source(self.queries(caller), self._settings, self._clock, owner=caller.owner, surroundings=shared)
 
-    async def call(
-        self, name: str, given: Mapping[str, Any], caller: Caller = ANONYMOUS, trace: Trace | None = None
-    ) -> Answer:
+    async def call(self, name: str, given: Mapping[str, Any], caller: Caller = ANONYMOUS) -> Answer:
         """Run one operation.
 
         Args:
             name: one of `catalogue.OPERATIONS`.
             given: its arguments, not checked yet.
             caller: who asks: what it may read, and the name to count it by.
-            trace: where given, what is read is noted there.
 
         Raises:
             QueryError: the reason for which there is no answer.
@@ -112,8 +110,9 @@ class Operations:
         now = asyncio.get_running_loop().time
         began = now()
         outcome = "internal"
+        ON_BEHALF.set(caller.metric_label)
         try:
-            answer = await self._answer(name, given, caller, trace)
+            answer = await self._answer(name, given, caller)
             outcome = "ok"
             return answer
         except QueryError as error:
@@ -125,13 +124,15 @@ class Operations:
         finally:
             took_s = now() - began
             label = name if name in BY_NAME else "unknown"
+            if caller.trace is not None:
+                caller.trace.operation, caller.trace.outcome = label, outcome
             self._metrics.operation_calls.labels(operation=label, caller=caller.metric_label, outcome=outcome).inc()
             self._metrics.operation_seconds.labels(operation=label).observe(took_s)
             log.info(
                 "%s called %s: %s in %.1f ms, %s", caller.name, label, outcome, took_s * 1000, _loggable(label, given)
             )
 
-    async def _answer(self, name: str, given: Mapping[str, Any], caller: Caller, trace: Trace | None) -> Answer:
+    async def _answer(self, name: str, given: Mapping[str, Any], caller: Caller) -> Answer:
         operation = BY_NAME.get(name)
         if operation is None:
             raise BadParameterError(
@@ -142,7 +143,7 @@ class Operations:
         except ValidationError as problem:
             raise bad_arguments(problem) from None
         self._gate()
-        run = partial(self._run[name], self._source(caller, trace), arguments)
+        run = partial(self._run[name], self._source(caller), arguments)
         if operation.waits:
             return await self._wait(run)
         timeout_s = self._settings.request_timeout_ms / 1000

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 
 from streamapp.errors import ConfigurationError
 from streamapp.queries.limits import Limits
+from streamapp.queries.trace import Trace
 
 READ = "read"
 ANY_TABLE = "*"
@@ -175,6 +176,7 @@ class Caller:
         forwarded: another worker asks, which has checked, limited and recorded its own caller already.
         label: the name as metrics show it, from a bounded set.
         expires_ms: when the admission ends, wall time; None where it does not.
+        trace: what this call reads is noted there, where it is to be recorded.
     """
 
     name: str
@@ -183,6 +185,7 @@ class Caller:
     forwarded: bool = False
     label: str = ""
     expires_ms: int | None = None
+    trace: Trace | None = None
 
     @property
     def metric_label(self) -> str:

@@ -7,7 +7,7 @@ there is such a table or key or not, and nothing that is told of allowed keys de
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 from streamapp.errors import BadParameterError, InsufficientScopeError, QueryError, UnknownKeyError, UnknownTableError
@@ -19,40 +19,14 @@ _CANDIDATES_MAX = 300
 _CANDIDATES_PAGE = 100
 #: of several unknown keys only so many are told which ones look like them
 _NEAREST_FOR = 3
-_TRACED_KEYS_MAX = 5
-_TRACED_TABLES_MAX = 20
 
 
-@dataclass(slots=True)
-class Trace:
-    """What one call has read, for the record of it; bounded.
-
-    Attributes:
-        tables: their names, the first ones.
-        keys: the first keys that were asked for by name.
-        key_count: how many were asked for by name.
-        rows: values and keys that were given.
-    """
-
-    tables: dict[str, None] = field(default_factory=dict)
-    keys: list[str] = field(default_factory=list)
-    key_count: int = 0
-    rows: int = 0
-
-    def asked(self, table: str, keys: Sequence[str] = ()) -> None:
-        """Note a question."""
-        if len(self.tables) < _TRACED_TABLES_MAX:
-            self.tables[table] = None
-        self.keys += keys[: _TRACED_KEYS_MAX - len(self.keys)]
-        self.key_count += len(keys)
-
-
-def bound(queries: Queries, caller: Caller, trace: Trace | None = None) -> Queries:
+def bound(queries: Queries, caller: Caller) -> Queries:
     """The reads as this caller may make them; those of one who may read everything, uncounted, are the reads themselves."""
     limits = caller.limits
-    if caller.access.everything and trace is None and (limits is None or not limits.bounds_cost):
+    if caller.access.everything and caller.trace is None and (limits is None or not limits.bounds_cost):
         return queries
-    return BoundQueries(queries, caller, trace)
+    return BoundQueries(queries, caller)
 
 
 def check_key(caller: Caller, table: str, key: str) -> None:
@@ -78,18 +52,17 @@ class BoundQueries:
 
     Args:
         queries: what is read.
-        caller: whose rules and limits hold.
-        trace: where given, what is read is noted there.
+        caller: whose rules and limits hold, and who notes what is read.
     """
 
     __slots__ = ("_access", "_caller", "_limits", "_queries", "_trace")
 
-    def __init__(self, queries: Queries, caller: Caller, trace: Trace | None = None) -> None:
+    def __init__(self, queries: Queries, caller: Caller) -> None:
         self._queries = queries
         self._caller = caller
         self._access: Access = caller.access
         self._limits = caller.limits
-        self._trace = trace
+        self._trace = caller.trace
 
     # --- what there is -------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from streamapp.queries.model import (
     Reading,
     WindowSpan,
 )
+from streamapp.queries.trace import ON_BEHALF, ON_BEHALF_HEADER
 from streamapp.settings import Settings
 
 _RESPONSE_MAX_BYTES = 8 << 20
@@ -83,7 +84,7 @@ class Peers:
         try:
             more = f"{'&' if '?' in path else '?'}{urlencode(wanted)}" if wanted else ""
             whole = URL(f"{url.rstrip('/')}{path}{more}", encoded=True)  # a comma inside a key stays %2C
-            async with self._session.get(whole, allow_redirects=False) as answer:
+            async with self._session.get(whole, allow_redirects=False, headers=_on_behalf()) as answer:
                 body = await _json(answer)
                 if answer.status == 200:
                     self._metrics.forwarded.labels("answered").inc()
@@ -103,7 +104,9 @@ class Peers:
         wanted = {name: str(value) for name, value in parameters.items() if value is not None}
         try:
             async with asyncio.timeout(self._timeout.total):
-                answer = await self._streams.get(f"{url.rstrip('/')}{path}", params=wanted, allow_redirects=False)
+                answer = await self._streams.get(
+                    f"{url.rstrip('/')}{path}", params=wanted, allow_redirects=False, headers=_on_behalf()
+                )
                 refusal = None if answer.status == 200 else await _json(answer)
         except (aiohttp.ClientError, TimeoutError, ValueError) as problem:
             self._metrics.forwarded.labels("unreachable").inc()
@@ -118,6 +121,12 @@ class Peers:
             yield answer
         finally:
             answer.close()
+
+
+def _on_behalf() -> dict[str, str]:
+    """The name that the other worker counts a read by; it decides nothing there."""
+    name = ON_BEHALF.get()
+    return {ON_BEHALF_HEADER: name} if name else {}
 
 
 def _named(problem: BaseException) -> str:

@@ -8,6 +8,7 @@ from streamapp.clock import Clock, SystemClock
 from streamapp.metrics import Metrics
 from streamapp.queries.model import Queries
 from streamapp.settings import Settings
+from streamapp.views.audit import Audit
 from streamapp.views.auth import Authenticator
 from streamapp.views.binding import HostCheck
 from streamapp.views.dashboard import DashboardViews
@@ -85,7 +86,8 @@ def attach(
         The routes, for whoever wants to list them.
     """
     authenticator = Authenticator(settings, clock, metrics)
-    guard = Guard(settings, metrics, authenticator, HostCheck(settings), clock)
+    audit = Audit(settings, clock, metrics)
+    guard = Guard(settings, metrics, authenticator, HostCheck(settings), clock, audit)
     reads = Reads(queries)
     status = StatusViews(queries, clock, health, names=authenticator.open)
     streams = StreamViews(reads, settings, metrics, status)
@@ -102,7 +104,7 @@ def attach(
         *mcp.routes(),
         *WellKnownViews(authenticator.oauth).routes(),
     ]
-    application[POINT_READS] = PointReads(queries, guard, metrics, KEY_TEMPLATE)
+    application[POINT_READS] = PointReads(queries, guard, metrics, KEY_TEMPLATE, audit)
     for route in routes:
         if route.method == "GET":
             application.router.add_get(route.path, guard.wrap(route))
@@ -112,6 +114,7 @@ def attach(
     application.on_shutdown.append(streams.close)
     application.on_shutdown.append(mcp.close)
     application.on_shutdown.append(authenticator.close)
+    application.on_cleanup.append(audit.close)
     return routes
 
 

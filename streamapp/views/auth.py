@@ -188,7 +188,7 @@ class Authenticator:
         }
         anonymous = self._limits.of(ANONYMOUS.name)
         # then it makes no difference who asks, nor whether another worker does
-        self._unchecked = self.open and anonymous is None
+        self._unchecked = self.open and anonymous is None and settings.audit == "off"
         self._anonymous = Caller(ANONYMOUS.name, EVERYTHING, anonymous)
         self.limit = FailureLimit(clock, settings.login_failures_max, settings.login_window_ms)
 

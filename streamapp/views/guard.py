@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from aiohttp import hdrs, web
@@ -17,7 +17,9 @@ from streamapp.clock import Clock, SystemClock
 from streamapp.errors import InsufficientScopeError, QueryError, TooLargeError, UnauthorizedError
 from streamapp.metrics import Metrics
 from streamapp.queries.access import Caller
+from streamapp.queries.trace import ON_BEHALF, ON_BEHALF_HEADER, Trace
 from streamapp.settings import Settings
+from streamapp.views.audit import Audit
 from streamapp.views.auth import CALLER, Authenticator
 from streamapp.views.binding import HostCheck
 from streamapp.views.deadlines import Deadlines
@@ -28,6 +30,7 @@ from streamapp.views.responses import SECURITY_HEADERS
 logger = logging.getLogger(__name__)
 
 _DAY_S = 86_400.0
+_NAME_MAX_CHARS = 120
 #: on a request that has been counted against its caller's limits
 CHARGED = web.RequestKey("charged", bool)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -72,7 +75,9 @@ class Guard:
         authenticator: Authenticator,
         hosts: HostCheck,
         clock: Clock | None = None,
+        audit: Audit | None = None,
     ) -> None:
+        self._audit = audit if audit is not None and audit.on else None
         self._clock = clock or SystemClock()
         self._timeout_s = settings.request_timeout_ms / 1000
         self._deadlines = Deadlines(self._timeout_s)
@@ -112,6 +117,7 @@ class Guard:
         """The handler with everything around it."""
         handler, scope, streams, template = route.handler, route.scope, route.streams, route.template
         limited = route.limited
+        audit = self._audit if scope == "read" else None
         seconds = self._metrics.request_seconds.labels(route=template)
         counters = {}  # by status; looking up labels costs more than counting
         deadlines = self._deadlines
@@ -120,12 +126,20 @@ class Guard:
             now = asyncio.get_running_loop().time
             started = now()
             response: web.StreamResponse
+            caller: Caller | None = None
+            outcome = "ok"
             try:
                 if scope is not None and self._authenticator.oauth is not None:
                     self.check(request)
                     await self._authenticator.prepare(request)
                 caller = self.admit(request, scope)
                 if caller is not None:
+                    if audit is not None:
+                        caller = replace(caller, trace=Trace())
+                    if caller.forwarded:
+                        self.count_forwarded(request)
+                    else:
+                        ON_BEHALF.set(caller.metric_label)
                     request[CALLER] = caller
                     # what the quick way could not answer has been counted there
                     if limited and caller.limits is not None and CHARGED not in request:
@@ -145,17 +159,21 @@ class Guard:
                     finally:
                         deadlines.leave(task)
             except QueryError as error:
-                response = problem(error)
+                response, outcome = problem(error), error.code
                 if isinstance(error, (UnauthorizedError, InsufficientScopeError)):
                     response.headers[hdrs.WWW_AUTHENTICATE] = self._authenticator.challenge(error)
             except TimeoutError:
+                outcome = RequestTimeoutError.code
                 response = problem(RequestTimeoutError(f"no answer within {self._timeout_s:g} s; try again"))
             except web.HTTPException:
                 raise
-            except ConnectionError:
+            except (ConnectionError, asyncio.CancelledError):
+                if audit is not None:
+                    self._record(request, template, caller, "cancelled", 499, now() - started)
                 raise  # the client went away in the middle of its stream
             except Exception:
                 logger.exception("%s %s failed", request.method, template)
+                outcome = QueryError.code
                 response = problem(QueryError("the request failed here; the worker's log says why"))
             if not response.prepared:
                 response.headers.update(SECURITY_HEADERS)
@@ -165,11 +183,27 @@ class Guard:
             if status not in counters:
                 counters[status] = self._metrics.requests.labels(route=template, status=str(status))
             counters[status].inc()
+            took_s = now() - started
             if not streams:
-                seconds.observe(now() - started)
+                seconds.observe(took_s)
+            if audit is not None:
+                self._record(request, template, caller, outcome, status, took_s)
             return response
 
         return guarded
+
+    def _record(
+        self, request: web.Request, route: str, caller: Caller | None, outcome: str, status: int, took_s: float
+    ) -> None:
+        assert self._audit is not None
+        self._audit.write(
+            request.method, route, caller, None if caller is None else caller.trace, outcome, status, took_s
+        )
+
+    def count_forwarded(self, request: web.Request) -> None:
+        """By the name that the other worker gives, which is of a bounded set there."""
+        name = request.headers.get(ON_BEHALF_HEADER, "unknown")[:_NAME_MAX_CHARS]
+        self._metrics.forwarded_served.labels(name).inc()
 
     @contextmanager
     def _ended_with_token(self, request: web.Request, caller: Caller | None) -> Iterator[None]:

@@ -19,7 +19,6 @@ from streamapp.settings import Settings
 from streamapp.views.auth import CALLER
 from streamapp.views.guard import Route
 from streamapp.views.parameters import Parameters, key_list
-from streamapp.views.reads import TRACE
 from streamapp.views.responses import compress
 from streamapp.views.serialise import dumps
 
@@ -113,7 +112,7 @@ class OperationViews:
 
     async def _run(self, request: web.Request, name: str, given: dict[str, Any]) -> web.Response:
         operations = await self._operations.get()
-        answer = await operations.call(name, given, request[CALLER], request.get(TRACE))
+        answer = await operations.call(name, given, request[CALLER])
         return _answer(request, answer.model_dump_json().encode())
 
     async def _body(self, request: web.Request) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from streamapp.errors import QueryError
 from streamapp.metrics import Metrics
 from streamapp.queries.bound import bound
 from streamapp.queries.model import Queries
+from streamapp.queries.trace import Trace
+from streamapp.views.audit import Audit
 from streamapp.views.guard import CHARGED, Guard
 from streamapp.views.parameters import checked_key
 from streamapp.views.responses import GZIP_MIN_BYTES, SECURITY_HEADERS, accepts_gzip
@@ -67,11 +69,15 @@ class PointReads:
         guard: admits, as it does for the ordinary handler.
         metrics: counted under the ordinary handler's route.
         template: that route.
+        audit: where these reads are recorded, too.
     """
 
-    def __init__(self, queries: Queries, guard: Guard, metrics: Metrics, template: str) -> None:
+    def __init__(self, queries: Queries, guard: Guard, metrics: Metrics, template: str, audit: Audit) -> None:
+        self._audit = audit if audit.on else None
+        self._template = template
         self._queries = queries
         self._admit = guard.admit
+        self._count_forwarded = guard.count_forwarded
         self._counted = metrics.requests.labels(route=template, status="200")
         self._seconds = metrics.request_seconds.labels(route=template)
         self._head = b""
@@ -130,8 +136,15 @@ class PointReads:
             return None
         head = self._fresh_head(reading.freshness.as_of // 1000)
         tail = f"ETag: {weak_etag(tag)}\r\nContent-Length: {len(body)}\r\n\r\n"
+        took_s = now() - began
         self._counted.inc()
-        self._seconds.observe(now() - began)
+        self._seconds.observe(took_s)
+        if caller.forwarded:
+            self._count_forwarded(request)
+        elif self._audit is not None:
+            trace = Trace(rows=1)
+            trace.asked(reading.table, (reading.key,))
+            self._audit.write("GET", self._template, caller, trace, "ok", 200, took_s)
         return cast("web.StreamResponse", _Answer(transport, b"".join((head, tail.encode(), body))))
 
     def _fresh_head(self, second: int) -> bytes:

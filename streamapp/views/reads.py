@@ -2,12 +2,9 @@
 
 from aiohttp import web
 
-from streamapp.queries.bound import Trace, bound
+from streamapp.queries.bound import bound
 from streamapp.queries.model import Queries
 from streamapp.views.auth import CALLER
-
-#: on a request that is to be recorded: what it reads
-TRACE = web.RequestKey("trace", Trace)
 
 
 class Reads:
@@ -22,4 +19,4 @@ class Reads:
 
     def of(self, request: web.Request) -> Queries:
         """What this request may read; KeyError for one that nobody has let in."""
-        return bound(self._queries, request[CALLER], request.get(TRACE))
+        return bound(self._queries, request[CALLER])
