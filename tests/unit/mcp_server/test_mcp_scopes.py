@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -166,3 +167,16 @@ async def test_origin_and_host_are_checked_with_a_good_token_too(serve: Serve) -
                     method, url, data=body if method == "POST" else None, headers=sent
                 ) as answer:
                     assert (answer.status == 403) == (status == 403), (method, headers)
+
+
+@WIRES
+async def test_tool_call_leaves_a_line_in_the_audit(serve: Serve, caplog: pytest.LogCaptureFixture, mode: str) -> None:
+    caplog.set_level(logging.INFO, "streamapp.audit")
+    token, entry = new_token("narrow", SCOPES)
+    async with client_of(await serve(api_tokens=entry, audit="log"), token, mode) as client:
+        await client.call_tool("get_current", {"table": "latest", "keys": [BTC]})
+        await client.call_tool("get_current", {"table": "latest", "keys": [ETH]})
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "streamapp.audit"]
+    told = [(line["caller"], line["operation"], line["keys"], line["outcome"]) for line in lines if "operation" in line]
+    assert told == [("narrow", "get_current", [BTC], "ok"), ("narrow", "get_current", [ETH], "forbidden")]
+    assert token not in caplog.text
