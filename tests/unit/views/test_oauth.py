@@ -20,6 +20,7 @@ from streamapp.settings import Settings
 from streamapp.views.application import application, runner_options, with_point_reads
 from streamapp.views.auth import Authenticator, new_token
 from streamapp.views.binding import check_bind
+from streamapp.views.jwks import Jwks
 from tests.fakes.oauth_issuer import Issuer
 from tests.fakes.queries import FakeQueries, latest
 
@@ -175,6 +176,27 @@ async def test_token_that_does_not_hold_lets_nobody_in(
         assert f'resource_metadata="{metadata}"' in headers["WWW-Authenticate"]
     assert token not in caplog.text
     assert (await worker.ask(issuer.token()))[0] == 200, "and the next good one does"
+
+
+async def test_signature_that_is_not_on_the_list_of_algorithms_is_refused(serve: Any, issuer: Issuer) -> None:
+    worker = await serve(oauth_algorithms="RS256, EdDSA")
+    assert (await worker.ask(issuer.token()))[0] == 401
+    assert issuer.fetches == 0, "before anything is fetched for it"
+    issuer.rotate("EdDSA", keep=True)
+    assert (await worker.ask(issuer.token()))[0] == 200
+
+
+async def test_invented_keys_take_no_memory(issuer: Issuer) -> None:
+    clock = ManualClock()
+    jwks = Jwks(issuer.url, None, clock, timeout_ms=5_000, refresh_ms=1_000, max_age_ms=10_000, pause_ms=1)
+    for number in range(50):
+        clock.advance(1)
+        assert await jwks.find(f"invented-{number}", "ES256") is None
+    assert issuer.fetches > 1
+    assert await jwks.find("key-1", "ES256") is not None
+    assert await jwks.find("key-1", "RS256") is None
+    assert len(jwks._made) == 1
+    await jwks.close()
 
 
 async def test_oversized_token_is_not_looked_at(serve: Any, issuer: Issuer) -> None:
