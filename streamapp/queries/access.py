@@ -186,6 +186,12 @@ class Caller:
     label: str = ""
     expires_ms: int | None = None
     trace: Trace | None = None
+    #: whether reads need neither a check nor a count nor a note; worked out once, as every read asks
+    unbound: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        counted = self.limits is not None and self.limits.bounds_cost
+        object.__setattr__(self, "unbound", self.access.everything and self.trace is None and not counted)
 
     @property
     def metric_label(self) -> str:

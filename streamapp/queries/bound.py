@@ -23,10 +23,7 @@ _NEAREST_FOR = 3
 
 def bound(queries: Queries, caller: Caller) -> Queries:
     """The reads as this caller may make them; those of one who may read everything, uncounted, are the reads themselves."""
-    limits = caller.limits
-    if caller.access.everything and caller.trace is None and (limits is None or not limits.bounds_cost):
-        return queries
-    return BoundQueries(queries, caller)
+    return queries if caller.unbound else BoundQueries(queries, caller)
 
 
 def check_key(caller: Caller, table: str, key: str) -> None:

@@ -101,7 +101,8 @@ class Limits:
 
     def takes_request(self) -> bool:
         """Count a request; False, without a word, where it is one too many."""
-        return self._requests is None or not self._requests.take()
+        bucket = self._requests
+        return bucket is None or not bucket.take()
 
     def check_cost(self) -> None:
         """RateLimitedError while more values have been read than there are for the time."""
