@@ -227,10 +227,26 @@ class UnauthorizedError(QueryError):
     code, status = "unauthorized", 401
 
 
+class InvalidTokenError(UnauthorizedError):
+    """An access token that does not hold; the message says which of its claims, never the token."""
+
+
 class ForbiddenError(QueryError):
     """The token is known, but its scopes do not allow this."""
 
     code, status = "forbidden", 403
+
+
+class InsufficientScopeError(ForbiddenError):
+    """The caller is known and let in, but none of its scopes opens this.
+
+    Attributes:
+        scope: one that would, where that is the same for everybody.
+    """
+
+    def __init__(self, message: str, *, scope: str = "read") -> None:
+        super().__init__(message)
+        self.scope = scope
 
 
 class TooLargeError(QueryError):

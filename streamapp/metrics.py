@@ -105,6 +105,21 @@ class Metrics:
             ["operation", "caller", "outcome"],
             registry=registry,
         )
+        self.refused_calls = Counter(
+            "streamapp_refused_calls",
+            "requests refused: too many of them (requests), too many values (cost), or not open to the caller (scope)",
+            ["caller", "reason"],
+            registry=registry,
+        )
+        self.audit_dropped = Counter(
+            "streamapp_audit_dropped", "lines of the audit file that were lost, the disk being slow", registry=registry
+        )
+        self.forwarded_served = Counter(
+            "streamapp_forwarded_served",
+            "reads answered for other workers, by the name of the token that asked there",
+            ["caller"],
+            registry=registry,
+        )
         self.operation_seconds = Histogram(
             "streamapp_operation_seconds", "time of an operation", ["operation"], buckets=_LATENCY_S, registry=registry
         )

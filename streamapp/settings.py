@@ -136,7 +136,43 @@ class Settings(BaseSettings):
     # reads
     web_host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is required")
     web_advertised_url: str | None = Field(None, description="where other workers reach this one")
-    api_tokens: str = Field("", description="name:scope+scope:sha256hex, comma separated")
+    api_tokens: str = Field(
+        "",
+        description="name:scope+scope:sha256hex, comma separated; `streamapp token` makes an entry",
+    )
+    cluster_secret: SecretStr | None = Field(
+        None, description="what workers prove themselves to each other with; default: made of `api_tokens`"
+    )
+    oauth_issuer: str | None = Field(None, description="URL of the OAuth issuer whose access tokens are taken")
+    oauth_audience: str | None = Field(
+        None, description="whom its tokens have to be made for; default: the advertised URL and /mcp"
+    )
+    oauth_jwks_url: str | None = Field(None, description="where its keys are; default: as its metadata says")
+    oauth_algorithms: str = Field("RS256,ES256,EdDSA", description="signatures that are taken, comma separated")
+    oauth_leeway_ms: int = Field(30_000, ge=0, le=300_000, description="how far the issuer's clock may differ")
+    oauth_timeout_ms: int = Field(5_000, gt=0, description="bound on fetching the issuer's keys")
+    oauth_jwks_refresh_ms: int = Field(600_000, gt=0, description="the issuer's keys are fetched again after this")
+    oauth_jwks_max_age_ms: int = Field(86_400_000, gt=0, description="... and used at most this long without that")
+    oauth_jwks_pause_ms: int = Field(
+        10_000, gt=0, description="an unknown key, or a failure, makes for a fetch at most this often"
+    )
+    limit_requests_per_s: float = Field(
+        0.0, ge=0, description="requests of one caller per second, on average, at each worker; 0: no bound"
+    )
+    limit_burst: int = Field(0, ge=0, description="requests of one caller at once; 0: those of two seconds")
+    limit_cost_per_min: int = Field(
+        0, ge=0, description="values (a window of a key is one) that one caller may read per minute; 0: no bound"
+    )
+    token_limits: str = Field(
+        "", description="limits of single callers: name:requests_per_s:burst:cost_per_min, comma separated"
+    )
+    audit: Literal["off", "log", "file"] = Field(
+        "off", description="who read what, a line of JSON per call: to the log `streamapp.audit`, or to a file"
+    )
+    audit_file: Path | None = Field(None, description="that file; default: `audit.log` in the data directory")
+    audit_file_max_bytes: int = Field(64 << 20, gt=0, description="size at which a new audit file is begun")
+    audit_files_kept: int = Field(5, ge=1, description="earlier audit files that are kept")
+    audit_queue_max: int = Field(10_000, gt=0, description="lines that wait for the audit file; more are lost")
     request_timeout_ms: int = Field(10_000, gt=0, description="bound on answering one request")
     forward_timeout_ms: int = Field(2_000, gt=0, description="bound on asking the owner of a key")
     max_body_bytes: int = Field(64 << 10, gt=0, description="largest request body")

@@ -16,7 +16,12 @@ def token(
 
     The token goes to standard output and is kept nowhere; its entry (a hash) goes to standard error.
 
+    `read` opens all tables, `read/TABLE` one of them, `read/TABLE/PREFIX` those of its keys that begin so (TABLE may be *).
+    A + within a prefix is written %2B.
+
     Example: streamapp token laptop --scopes read+metrics > token.txt
+
+    Example: streamapp token agent --scopes read/latest+read/candles_1m/coinbase:BTC- > token.txt
     """
     text, entry = new_token(name, [scope.strip() for scope in scopes.split("+") if scope.strip()])
     print(text)

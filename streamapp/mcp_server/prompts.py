@@ -5,6 +5,7 @@ import mcp_types as types
 from streamapp.errors import BadParameterError, QueryError
 from streamapp.mcp_server.backend import Backend
 from streamapp.operations.answers import FoundKeys, Summary
+from streamapp.queries.access import Caller
 
 _ARGUMENT_MAX_CHARS = 200
 _FRESH = (
@@ -62,7 +63,9 @@ _TEXTS = {
 }
 
 
-async def prompt(backend: Backend, name: str, arguments: dict[str, str] | None, caller: str) -> types.GetPromptResult:
+async def prompt(
+    backend: Backend, name: str, arguments: dict[str, str] | None, caller: Caller
+) -> types.GetPromptResult:
     """A prompt with its arguments filled in, and the keys that fit the subject.
 
     Raises:
@@ -92,7 +95,7 @@ def _argument(given: dict[str, str], name: str) -> str:
     return value
 
 
-async def _keys(backend: Backend, subject: str, caller: str) -> list[str]:
+async def _keys(backend: Backend, subject: str, caller: Caller) -> list[str]:
     try:
         answer = await backend.call("find_keys", {"query": subject[:128], "limit": 5}, caller)
     except QueryError:
@@ -101,7 +104,7 @@ async def _keys(backend: Backend, subject: str, caller: str) -> list[str]:
     return [found.key for found in answer.keys]
 
 
-async def _summary(backend: Backend, keys: list[str], caller: str) -> str:
+async def _summary(backend: Backend, keys: list[str], caller: Caller) -> str:
     try:
         answer = await backend.call("summarize_state", {"keys": keys, "budget_tokens": 400}, caller)
     except QueryError:

@@ -10,6 +10,7 @@ from streamapp.client.stream_client import StreamClient
 from streamapp.mcp_server.backend import KeyPage
 from streamapp.mcp_server.server import StateServer
 from streamapp.operations.answers import Answer
+from streamapp.queries.access import EVERYTHING, Caller
 from streamapp.settings import Settings
 
 
@@ -23,18 +24,21 @@ class RemoteBackend:
     def __init__(self, client: StreamClient) -> None:
         self._client = client
 
-    async def call(self, name: str, given: Mapping[str, Any], caller: str) -> Answer:
+    async def call(self, name: str, given: Mapping[str, Any], caller: Caller) -> Answer:
         """Run one operation there; the worker counts it under the token's name."""
         return await self._client.call(name, given)
 
-    async def tables(self) -> Sequence[str]:
+    async def tables(self, caller: Caller) -> Sequence[str]:
         """The names of the tables."""
         return [table.name for table in (await self._client.list_tables()).tables]
 
-    async def keys(self, table: str, limit: int, cursor: str | None) -> KeyPage:
+    async def keys(self, table: str, limit: int, cursor: str | None, caller: Caller) -> KeyPage:
         """Keys in order."""
         keys, following = await self._client.keys(table, limit=limit, cursor=cursor)
         return KeyPage(keys, following)
+
+    def check(self, table: str, key: str, caller: Caller) -> None:
+        """Nothing here: the worker checks by the token."""
 
     @asynccontextmanager
     async def changes(self, table: str, key: str) -> AsyncIterator[AsyncIterator[bool]]:
@@ -51,7 +55,7 @@ class RemoteBackend:
 async def serve_stdio(client: StreamClient, settings: Settings) -> None:
     """Serve one client on standard input and output until it closes its end; both wires of the protocol."""
     async with client:
-        server = StateServer(RemoteBackend(client), settings)
+        server = StateServer(RemoteBackend(client), settings, local=Caller("stdio", EVERYTHING))
         async with stdio_server() as (incoming, outgoing):
             await server.server.run(incoming, outgoing, server.server.create_initialization_options())
         server.close()

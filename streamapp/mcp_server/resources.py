@@ -10,6 +10,7 @@ from streamapp.errors import BadParameterError, QueryError, UnknownKeyError
 from streamapp.mcp_server.backend import Backend
 from streamapp.operations.answers import CurrentValues, Item
 from streamapp.operations.untrusted import exact_key, is_askable, shown_key
+from streamapp.queries.access import Caller
 
 SCHEME = "table://"
 TEMPLATE = "table://{table}/{key}"
@@ -42,9 +43,9 @@ def _modified(item: Item, as_of: int) -> str:
     return datetime.fromtimestamp(newest_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-async def listed(backend: Backend, cursor: str | None, caller: str) -> tuple[list[types.Resource], str | None]:
+async def listed(backend: Backend, cursor: str | None, caller: Caller) -> tuple[list[types.Resource], str | None]:
     """A page of resources in order of tables and keys, and the cursor of the next."""
-    tables = list(await backend.tables())
+    tables = list(await backend.tables(caller))
     table, _, inner = (cursor or "").partition("/")
     if not tables:
         return [], None
@@ -52,7 +53,7 @@ async def listed(backend: Backend, cursor: str | None, caller: str) -> tuple[lis
         table = tables[0]
     elif table not in tables:
         raise BadParameterError("cursor", "the cursor is none of this list's")
-    page = await backend.keys(table, PAGE, inner or None)
+    page = await backend.keys(table, PAGE, inner or None, caller)
     found = await _resources(backend, table, list(page.keys), caller) if page.keys else []
     if page.cursor is not None:
         return found, f"{table}/{page.cursor}"
@@ -60,7 +61,7 @@ async def listed(backend: Backend, cursor: str | None, caller: str) -> tuple[lis
     return found, f"{tables[following]}/" if following < len(tables) else None
 
 
-async def _resources(backend: Backend, table: str, keys: list[str], caller: str) -> list[types.Resource]:
+async def _resources(backend: Backend, table: str, keys: list[str], caller: Caller) -> list[types.Resource]:
     """Those of the keys that can be read by a URI; without the time of the last change where it is not known now."""
     listed = [key for key in keys if is_askable(key) and key.isprintable()]
     if not listed:
@@ -102,7 +103,7 @@ TEMPLATES = (
 )
 
 
-async def content(backend: Backend, uri: str, caller: str) -> types.ReadResourceResult:
+async def content(backend: Backend, uri: str, caller: Caller) -> types.ReadResourceResult:
     """The newest value behind a URI, with its freshness; QueryError where there is none."""
     table, key = place_of(uri)
     answer = await backend.call("get_current", {"table": table, "keys": [exact_key(key)]}, caller)

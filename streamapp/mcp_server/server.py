@@ -20,7 +20,7 @@ from mcp.server.subscriptions import ListenHandler
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 
-from streamapp.errors import QueryError
+from streamapp.errors import QueryError, RateLimitedError
 from streamapp.mcp_server import prompts, resources
 from streamapp.mcp_server.backend import Backend, LocalBackend
 from streamapp.mcp_server.tools import TOOLS, answered, refused
@@ -29,6 +29,7 @@ from streamapp.metrics import Metrics
 from streamapp.operations.catalogue import BY_NAME
 from streamapp.operations.failures import failure
 from streamapp.operations.runner import Operations
+from streamapp.queries.access import CALLER_IN_SCOPE, Caller
 from streamapp.settings import Settings
 
 Context = ServerRequestContext[Any, Any]
@@ -44,12 +45,6 @@ _CACHED = CacheHint(ttl_ms=300_000, scope="public")
 _UNCACHED = CacheHint(ttl_ms=0, scope="private")
 
 
-def _caller(ctx: Context) -> str:
-    """Who asks, as the HTTP view found it out; `stdio` where there is no HTTP."""
-    scope = getattr(ctx.request, "scope", None)
-    return "stdio" if scope is None else str(scope.get("streamapp.caller", "anonymous"))
-
-
 def _modern(ctx: Context) -> bool:
     return ctx.protocol_version >= "2026"
 
@@ -61,12 +56,16 @@ class StateServer:
         backend: what it answers from.
         settings: bounds of sessions and subscriptions.
         metrics: where followed resources are counted.
+        local: who asks over standard input; None for a server that HTTP alone leads to.
     """
 
-    def __init__(self, backend: Backend, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, backend: Backend, settings: Settings, metrics: Metrics | None = None, *, local: Caller | None = None
+    ) -> None:
         # what the package tells at `info` is of no use to operators, and names sessions, which are capabilities
         logging.getLogger("mcp").setLevel(logging.WARNING)
         self._backend = backend
+        self._local = local
         self._settings = settings
         self._watcher = Watcher(backend, settings, metrics)
         self._listen = ListenHandler(self._watcher.bus, max_subscriptions=settings.mcp_subscribers_max)
@@ -97,6 +96,33 @@ class StateServer:
             on_get_prompt=self._get_prompt,
         )
 
+        # outermost, so that whatever is asked is counted and nothing is done for who asked too much
+        self.server.middleware.insert(0, self._limit)
+
+    def _caller(self, ctx: Context) -> Caller:
+        """Who asks, as the HTTP view found it out. Without that nobody is let in."""
+        scope = getattr(ctx.request, "scope", None)
+        caller = self._local if scope is None else scope.get(CALLER_IN_SCOPE)
+        if not isinstance(caller, Caller):
+            raise MCPError(types.INTERNAL_ERROR, "nobody knows who asks")
+        return caller
+
+    async def _limit(self, ctx: Context, call_next: Any) -> Any:
+        """Count a message against its caller's requests; a tool's refusal is a result, which a model can act on."""
+        limits = self._caller(ctx).limits
+        if limits is not None:
+            try:
+                limits.take_request()
+            except RateLimitedError as error:
+                if ctx.request_id is None:
+                    return None  # a notification has no answer
+                if ctx.method == "tools/call":
+                    return refused(error)
+                raise MCPError(
+                    types.INTERNAL_ERROR, failure(error).text(), {"retry_after_s": error.retry_after_s}
+                ) from None
+        return await call_next(ctx)
+
     def close(self) -> None:
         """End the subscriptions: those of the current revision get their last word."""
         self._listen.close()
@@ -118,8 +144,8 @@ class StateServer:
 
         async def owned(scope: Any, receive: Any, send: Any) -> None:
             # a session of the 2025 revisions belongs to whom the package finds here when it begins; nobody else may use it
-            caller = str(scope.get("streamapp.caller", "anonymous"))
-            user = AuthenticatedUser(AccessToken(token="", client_id=caller, scopes=[]))
+            caller: Caller = scope[CALLER_IN_SCOPE]
+            user = AuthenticatedUser(AccessToken(token="", client_id=caller.owner, scopes=[]))
             await manager.handle_request({**scope, "user": user}, receive, send)
 
         async with manager.run():
@@ -134,7 +160,7 @@ class StateServer:
         if params.name not in BY_NAME:
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name[:100]}")
         try:
-            return answered(await self._backend.call(params.name, params.arguments or {}, _caller(ctx)))
+            return answered(await self._backend.call(params.name, params.arguments or {}, self._caller(ctx)))
         except QueryError as error:
             return refused(error)
 
@@ -145,7 +171,7 @@ class StateServer:
     ) -> types.ListResourcesResult:
         cursor = params.cursor if params is not None else None
         with _as_protocol_errors():
-            found, following = await resources.listed(self._backend, cursor, _caller(ctx))
+            found, following = await resources.listed(self._backend, cursor, self._caller(ctx))
         return types.ListResourcesResult(resources=found, next_cursor=following)
 
     async def _list_templates(
@@ -156,7 +182,7 @@ class StateServer:
     async def _read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         uri = str(params.uri)
         try:
-            return await resources.content(self._backend, uri, _caller(ctx))
+            return await resources.content(self._backend, uri, self._caller(ctx))
         except QueryError as error:
             missing = resources.is_missing(error)
             code = types.INTERNAL_ERROR if not missing else types.INVALID_PARAMS
@@ -166,7 +192,7 @@ class StateServer:
 
     async def _subscribe(self, ctx: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
         with _as_protocol_errors():
-            self._subscriptions(ctx).add(str(params.uri))
+            self._subscriptions(ctx).add(str(params.uri), self._caller(ctx))
         return types.EmptyResult()
 
     async def _unsubscribe(self, ctx: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
@@ -182,7 +208,7 @@ class StateServer:
     ) -> types.SubscriptionsListenResult:
         uris = list(dict.fromkeys(str(uri) for uri in params.notifications.resource_subscriptions or ()))
         with _as_protocol_errors():
-            self._watcher.check(uris)
+            self._watcher.check(uris, self._caller(ctx))
         with self._watcher.following(uris):
             return await self._listen(ctx, params)
 
@@ -195,7 +221,7 @@ class StateServer:
 
     async def _get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
         with _as_protocol_errors():
-            return await prompts.prompt(self._backend, params.name, params.arguments, _caller(ctx))
+            return await prompts.prompt(self._backend, params.name, params.arguments, self._caller(ctx))
 
 
 @contextlib.contextmanager

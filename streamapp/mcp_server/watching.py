@@ -18,6 +18,7 @@ from streamapp.errors import QueryError, RateLimitedError
 from streamapp.mcp_server.backend import Backend
 from streamapp.mcp_server.resources import place_of
 from streamapp.metrics import Metrics
+from streamapp.queries.access import Caller
 from streamapp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -49,10 +50,16 @@ class Watcher:
         self._followers: dict[str, tuple[int, asyncio.Task[None]]] = {}  # uri -> subscribers, task
         self._joined: set[asyncio.Task[None]] = set()
 
-    def check(self, uris: Sequence[str]) -> None:
-        """BadParameterError for a URI that is none, RateLimitedError for too many of them."""
+    def check(self, uris: Sequence[str], caller: Caller) -> None:
+        """Whether a caller may follow these.
+
+        Raises:
+            BadParameterError: a URI is none.
+            ForbiddenError: the caller may not read what it names, whether there is anything or not.
+            RateLimitedError: there are too many of them.
+        """
         for uri in uris:
-            place_of(uri)
+            self._backend.check(*place_of(uri), caller)
         if len(uris) > self._each_max:
             raise RateLimitedError(f"a subscriber may follow {self._each_max} resources, got {len(uris)}")
         if len(self._followers.keys() | set(uris)) > self._all_max:
@@ -157,10 +164,10 @@ class SessionSubscriptions:
             connection.exit_stack.push_async_callback(found.close)
         return found
 
-    def add(self, uri: str) -> None:
+    def add(self, uri: str, caller: Caller) -> None:
         """Subscribe; again is the same as once."""
         if uri not in self._uris:
-            self._watcher.check([*self._uris, uri])
+            self._watcher.check([*self._uris, uri], caller)
             self._watcher.follow(uri)
             self._uris.add(uri)
 

@@ -39,7 +39,7 @@ class CursorBook:
     def __init__(self, cursors_max: int = 64, values_max: int = 100_000) -> None:
         self._cursors_max = cursors_max
         self._values_max = values_max
-        self._books: OrderedDict[str, Mapping[Place, Told]] = OrderedDict()
+        self._books: OrderedDict[tuple[str, str], Mapping[Place, Told]] = OrderedDict()  # by owner and cursor
         self._values = 0
         self._numbers = itertools.count(1)
 
@@ -47,16 +47,16 @@ class CursorBook:
         """A cursor for a summary as of this instant; `keep` gives it a meaning."""
         return f"{_base36(as_of)}.{_base36(next(self._numbers))}"
 
-    def keep(self, cursor: str, told: Mapping[Place, Told]) -> None:
-        """Remember what was told under a new cursor."""
-        self._books[cursor] = told
+    def keep(self, cursor: str, told: Mapping[Place, Told], owner: str = "") -> None:
+        """Remember what its owner was told under a new cursor."""
+        self._books[owner, cursor] = told
         self._values += len(told)
         while len(self._books) > self._cursors_max or (self._values > self._values_max and len(self._books) > 1):
             _, forgotten = self._books.popitem(last=False)
             self._values -= len(forgotten)
 
-    def find(self, cursor: str) -> Mapping[Place, Told] | None:
-        """What was told when the cursor was given; None where that is not known here (any more).
+    def find(self, cursor: str, owner: str = "") -> Mapping[Place, Told] | None:
+        """What was told when the cursor was given; None where that is not known here (any more), or to somebody else.
 
         Raises:
             BadParameterError: it is no cursor.
@@ -69,7 +69,7 @@ class CursorBook:
             dot = ""
         if not dot or len(cursor) > 40:
             raise BadParameterError("cursor", "the cursor is none of this call's; leave it out to be told everything")
-        return self._books.get(cursor)
+        return self._books.get((owner, cursor))
 
 
 def told_of(reading: Reading, level: float | None) -> Told:

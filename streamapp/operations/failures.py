@@ -19,6 +19,7 @@ _NEXT = {
     "lease_expired": "wait for the seconds given and call again",
     "rate_limited": "wait for the seconds given and call again, less often",
     "too_large": "ask for less at once",
+    "issuer_unreachable": "wait for the seconds given and call again",
     "unauthorized": "the server needs a token; tell the user",
     "forbidden": "the token does not allow this; tell the user",
     "timeout": "ask for less at once, or call again",

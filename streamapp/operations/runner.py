@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,16 +17,20 @@ from streamapp.operations.answers import Answer
 from streamapp.operations.catalogue import BY_NAME, OPERATIONS
 from streamapp.operations.cursors import CursorBook
 from streamapp.operations.failures import bad_arguments
-from streamapp.operations.source import Source
+from streamapp.operations.source import Source, Surroundings
 from streamapp.operations.summary import summarize_state
 from streamapp.operations.tokens import TokenCounter, load_counter
+from streamapp.queries.access import ANONYMOUS, Access, Caller
+from streamapp.queries.bound import bound
 from streamapp.queries.model import Queries
+from streamapp.queries.trace import ON_BEHALF
 from streamapp.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Run = Callable[[Source, Any], Awaitable[Answer]]
 _LOGGED_CHARS = 300
+_ACCESSES_MAX = 256
 
 
 class OperationTimeoutError(QueryError):
@@ -54,7 +59,9 @@ class Operations:
         *,
         counter: TokenCounter | None = None,
     ) -> None:
-        self._source = Source(queries, settings, clock)
+        self._queries = queries
+        self._clock = clock
+        self._surroundings: OrderedDict[Access, Surroundings] = OrderedDict()
         self._settings = settings
         self._metrics = metrics
         self._counter = counter
@@ -77,18 +84,25 @@ class Operations:
         assert list(BY_NAME) == [one.name for one in OPERATIONS]
         assert self._run.keys() == BY_NAME.keys()
 
-    @property
-    def source(self) -> Source:
-        """What the operations read from."""
-        return self._source
+    def queries(self, caller: Caller) -> Queries:
+        """The reads as a caller may make them."""
+        return bound(self._queries, caller)
 
-    async def call(self, name: str, given: Mapping[str, Any], caller: str = "anonymous") -> Answer:
+    def _source(self, caller: Caller) -> Source:
+        shared = self._surroundings.get(caller.access)
+        if shared is None:
+            shared = self._surroundings[caller.access] = Surroundings()
+            while len(self._surroundings) > _ACCESSES_MAX:
+                self._surroundings.popitem(last=False)
+        return Source(self.queries(caller), self._settings, self._clock, owner=caller.owner, surroundings=shared)
+
+    async def call(self, name: str, given: Mapping[str, Any], caller: Caller = ANONYMOUS) -> Answer:
         """Run one operation.
 
         Args:
             name: one of `catalogue.OPERATIONS`.
             given: its arguments, not checked yet.
-            caller: who asks, by the name of its token; from a bounded set, because it is counted by it.
+            caller: who asks: what it may read, and the name to count it by.
 
         Raises:
             QueryError: the reason for which there is no answer.
@@ -96,8 +110,9 @@ class Operations:
         now = asyncio.get_running_loop().time
         began = now()
         outcome = "internal"
+        ON_BEHALF.set(caller.metric_label)
         try:
-            answer = await self._answer(name, given)
+            answer = await self._answer(name, given, caller)
             outcome = "ok"
             return answer
         except QueryError as error:
@@ -109,11 +124,15 @@ class Operations:
         finally:
             took_s = now() - began
             label = name if name in BY_NAME else "unknown"
-            self._metrics.operation_calls.labels(operation=label, caller=caller, outcome=outcome).inc()
+            if caller.trace is not None:
+                caller.trace.operation, caller.trace.outcome = label, outcome
+            self._metrics.operation_calls.labels(operation=label, caller=caller.metric_label, outcome=outcome).inc()
             self._metrics.operation_seconds.labels(operation=label).observe(took_s)
-            log.info("%s called %s: %s in %.1f ms, %s", caller, label, outcome, took_s * 1000, _loggable(label, given))
+            log.info(
+                "%s called %s: %s in %.1f ms, %s", caller.name, label, outcome, took_s * 1000, _loggable(label, given)
+            )
 
-    async def _answer(self, name: str, given: Mapping[str, Any]) -> Answer:
+    async def _answer(self, name: str, given: Mapping[str, Any], caller: Caller) -> Answer:
         operation = BY_NAME.get(name)
         if operation is None:
             raise BadParameterError(
@@ -124,7 +143,7 @@ class Operations:
         except ValidationError as problem:
             raise bad_arguments(problem) from None
         self._gate()
-        run = partial(self._run[name], self._source, arguments)
+        run = partial(self._run[name], self._source(caller), arguments)
         if operation.waits:
             return await self._wait(run)
         timeout_s = self._settings.request_timeout_ms / 1000
@@ -138,7 +157,7 @@ class Operations:
         """Nothing is answered before the tables have been restored once; later each partition speaks for itself."""
         if self._been_ready:
             return
-        worker = self._source.queries.worker()
+        worker = self._queries.worker()
         if not worker.ready:
             raise RestoringError(
                 f"the tables are not ready: {worker.detail or 'the worker is starting'}", retry_after_s=1

@@ -17,7 +17,7 @@ _SURROUNDINGS_MS = 250
 
 
 @dataclass(frozen=True, slots=True)
-class _Surroundings:
+class _Around:
     """What the worker says of itself and of the feeds, as of a moment."""
 
     read_ms: int
@@ -26,30 +26,48 @@ class _Surroundings:
     feeds_down: tuple[str, ...]
 
 
+@dataclass(slots=True)
+class Surroundings:
+    """What was last collected, for all callers who may see the same."""
+
+    known: _Around | None = None
+
+
 class Source:
-    """The reads of a worker, which answer for the whole cluster, and what bounds the operations over them.
+    """The reads of a caller, which answer for the whole cluster, and what bounds the operations over them.
 
     Args:
-        queries: all reads.
+        queries: the reads, bound to the caller.
         settings: bounds.
         clock: local time.
+        owner: to whom cursors belong.
+        surroundings: shared with those who may see the same.
     """
 
-    def __init__(self, queries: Queries, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        queries: Queries,
+        settings: Settings,
+        clock: Clock,
+        *,
+        owner: str = "",
+        surroundings: Surroundings | None = None,
+    ) -> None:
         self.queries = queries
         self.settings = settings
         self.clock = clock
-        self._surroundings: _Surroundings | None = None
+        self.owner = owner
+        self._surroundings = surroundings or Surroundings()
 
-    def _around(self) -> _Surroundings:
+    def _around(self) -> _Around:
         """The surroundings, at most a quarter of a second old: collecting them costs several times a read."""
         now_ms = self.clock.monotonic_ms()
-        known = self._surroundings
+        known = self._surroundings.known
         if known is None or now_ms - known.read_ms >= _SURROUNDINGS_MS:
             worker = self.queries.worker()
             down = tuple(shown_key(feed.venue) for feed in self.queries.feeds() if not feed.connected)[:_FEEDS_MAX]
-            known = _Surroundings(now_ms, bool(worker.restoring), sum(worker.lag.values()), down)
-            self._surroundings = known
+            known = _Around(now_ms, bool(worker.restoring), sum(worker.lag.values()), down)
+            self._surroundings.known = known
         return known
 
     def freshness(self, readings: Sequence[Reading] = (), missing_partitions: Sequence[int] = ()) -> Freshness:

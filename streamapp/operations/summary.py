@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streamapp.errors import QueryError, StaleError, UnknownKeyError
+from streamapp.errors import ForbiddenError, QueryError, StaleError, UnknownKeyError
 from streamapp.operations.answers import Freshness, LeftOut, Summary
 from streamapp.operations.arguments import SummarizeState
 from streamapp.operations.cursors import CursorBook, Place, Told, Topic, gaps_topic, keep_untold, told_of
@@ -44,8 +44,14 @@ class _Survey:
     with_gaps: set[str] = field(default_factory=set)
     unknown: dict[str, UnknownKeyError] = field(default_factory=dict)
     unanswered: dict[str, QueryError] = field(default_factory=dict)
+    forbidden: dict[str, ForbiddenError] = field(default_factory=dict)
     unchanged: int = 0
     unread: bool = False
+
+    def forbidden_keys(self) -> list[str]:
+        """Keys that the caller may read in none of the tables."""
+        known = {key for _, key in self.told} | self.unanswered.keys() | self.unknown.keys()
+        return [key for key in self.forbidden if key not in known]
 
     def unknown_keys(self) -> list[str]:
         """Keys that are in none of the tables."""
@@ -61,6 +67,8 @@ class _Survey:
             named = ", ".join(shown_key(key)[:_NOTED_CHARS] for key in unknown[:_NOTED_KEYS])
             more = len(unknown) - _NOTED_KEYS
             notes.append(f"unknown keys: {named}{f' and {more} more' if more > 0 else ''}")
+        if forbidden := self.forbidden_keys():
+            notes.append(f"{len(forbidden)} keys are not open to this caller")
         if self.unanswered:
             notes.append(f"{len(self.unanswered)} keys did not answer")
         if self.missing:
@@ -75,12 +83,13 @@ async def summarize_state(
 
     Raises:
         UnknownKeyError: none of the keys is in any of the tables.
+        ForbiddenError: none of the keys may be read in any of them.
         StaleError: the view is too old, or nothing could be read to tell how old it is.
     """
     queries = source.queries
     names = arguments.tables
     infos = [queries.table(name) for name in names] if names is not None else list(queries.tables())
-    before = book.find(arguments.cursor) if arguments.cursor is not None else None
+    before = book.find(arguments.cursor, source.owner) if arguments.cursor is not None else None
     keys = None if arguments.keys is None else list(dict.fromkeys(asked_key(key) for key in arguments.keys))
     survey = _Survey()
     for info in infos:
@@ -95,7 +104,7 @@ async def summarize_state(
     text, tokens, shown = await fitted(head, lines, arguments.budget_tokens, counter, write)
     if before is not None:
         await keep_untold(survey.told, survey.topics, before, {line.topic for line in lines[:shown]})
-    book.keep(cursor, survey.told)
+    book.keep(cursor, survey.told, source.owner)
     left = left_out(lines, shown)
     return Summary(
         summary=text,
@@ -119,8 +128,10 @@ def _refuse(
     source: Source, survey: _Survey, keys: Sequence[str] | None, freshness: Freshness, max_staleness_ms: int | None
 ) -> None:
     """The error in place of a summary of nothing, or of one that is too old."""
-    if keys is not None and len(survey.unknown_keys()) == len(keys):
-        raise next((error for error in survey.unknown.values() if error.nearest), survey.unknown[keys[0]])
+    if keys is not None and (forbidden := survey.forbidden_keys()) and len(forbidden) == len(keys):
+        raise survey.forbidden[forbidden[0]]
+    if keys is not None and len(survey.unknown_keys()) + len(survey.forbidden_keys()) == len(keys):
+        raise next((error for error in survey.unknown.values() if error.nearest), next(iter(survey.unknown.values())))
     if max_staleness_ms is not None and not survey.readings:
         raise next(
             iter(survey.unanswered.values()),
@@ -149,6 +160,8 @@ async def _survey_table(
                     _survey_reading(info, found, before, survey)
                 elif isinstance(found, UnknownKeyError):
                     survey.unknown.setdefault(key, found)
+                elif isinstance(found, ForbiddenError):
+                    survey.forbidden.setdefault(key, found)
                 elif isinstance(found, QueryError):
                     survey.unanswered.setdefault(key, found)
                 else:

@@ -39,7 +39,7 @@ class TableInfo:
     fields: Sequence[FieldInfo]
     key_form: str
     partitions: int
-    keys: int | None  # keys on the partitions of this worker; None while they are restoring
+    keys: int | None  # keys on the partitions of this worker; None while they restore, or if only some may be read
     size_ms: int | None = None
     step_ms: int | None = None
     gap_ms: int | None = None
@@ -95,6 +95,7 @@ class Page:
     items: Sequence[Any]
     cursor: str | None = None
     missing_partitions: Sequence[int] = ()  # partitions that no worker answered for
+    looked_at: int = 0  # values that were read here to choose the items, where those are more
 
 
 class Predicate(Protocol):
@@ -173,7 +174,7 @@ class Queries(Protocol):
     async def keys(
         self, table: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None, local_only: bool = False
     ) -> Page:
-        """Keys in order, as strings."""
+        """Keys in order, as strings. A cursor is a place among all keys, so it may be given with another prefix."""
         ...
 
     async def get(
@@ -213,9 +214,19 @@ class Queries(Protocol):
         ...
 
     async def top(
-        self, table: str, *, by: str, order: Literal["asc", "desc"] = "desc", limit: int = 10, local_only: bool = False
+        self,
+        table: str,
+        *,
+        by: str,
+        order: Literal["asc", "desc"] = "desc",
+        limit: int = 10,
+        prefixes: Sequence[str] = ("",),
+        local_only: bool = False,
     ) -> Page:
-        """Newest readings of all keys, ordered by one numeric field; nulls last, ties by key."""
+        """Newest readings of the keys with one of these beginnings, by one numeric field; nulls last, ties by key.
+
+        No prefix begins another one.
+        """
         ...
 
     def changes(

@@ -2,7 +2,7 @@
 
 import difflib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from streamapp.state.partition import PartitionState
@@ -21,10 +21,15 @@ def nearest_keys(key: str, states: Sequence[PartitionState]) -> list[str]:
     Where there are more keys than are looked at, those that begin as this one does come first: with the whole of it, with
     half of it, with its first part up to a colon; then any.
     """
+    return nearest_of(key, _candidates(key, states))
+
+
+def nearest_of(key: str, candidates: Iterable[str]) -> list[str]:
+    """At most `NEAREST_MAX` of these that look like the key, best first."""
     pairs = _pairs(key)
     promising = heapq.nlargest(
         _COMPARED_MAX,
-        _candidates(key, states),
+        candidates,
         key=lambda known: 2 * len(pairs & _pairs(known)) / (len(pairs) + len(known)),
     )
     return difflib.get_close_matches(key, promising, NEAREST_MAX, _LEAST_RATIO)
@@ -32,15 +37,20 @@ def nearest_keys(key: str, states: Sequence[PartitionState]) -> list[str]:
 
 def _candidates(key: str, states: Sequence[PartitionState]) -> dict[str, None]:
     found: dict[str, None] = {}
-    head, colon, tail = key.partition(":")
-    prefixes = [key, head + colon + tail[: max(1, len(tail) // 2)], head + colon, key[: len(key) // 2], ""]
-    for prefix in dict.fromkeys(prefixes):
+    for prefix in beginnings(key):
         for number, state in enumerate(states):
             share = (_SCAN_MAX - len(found)) // (len(states) - number)
             found.update(dict.fromkeys(islice(state.iter_keys(prefix), share)))
         if len(found) >= _SCAN_MAX:
             break
     return found
+
+
+def beginnings(key: str) -> list[str]:
+    """How keys that look like this one may begin, the likeliest first; the last one is any."""
+    head, colon, tail = key.partition(":")
+    prefixes = [key, head + colon + tail[: max(1, len(tail) // 2)], head + colon, key[: len(key) // 2], ""]
+    return list(dict.fromkeys(prefixes))
 
 
 def _pairs(text: str) -> set[str]:

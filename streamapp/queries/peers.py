@@ -21,6 +21,7 @@ from streamapp.queries.model import (
     Reading,
     WindowSpan,
 )
+from streamapp.queries.trace import ON_BEHALF, ON_BEHALF_HEADER
 from streamapp.settings import Settings
 
 _RESPONSE_MAX_BYTES = 8 << 20
@@ -30,8 +31,9 @@ _EVENT_MAX_BYTES = 1 << 20  # of one event of a stream
 
 
 def hop_token(settings: Settings) -> str:
-    """What proves to the owner that another worker of the same cluster asks; all of them share the configured tokens."""
-    return hmac.new(settings.api_tokens.encode(), b"streamapp-hop", hashlib.sha256).hexdigest()
+    """What proves to the owner that another worker of the same cluster asks; all of them share the same settings."""
+    secret = settings.api_tokens if settings.cluster_secret is None else settings.cluster_secret.get_secret_value()
+    return hmac.new(secret.encode(), b"streamapp-hop", hashlib.sha256).hexdigest()
 
 
 class Peers:
@@ -82,7 +84,7 @@ class Peers:
         try:
             more = f"{'&' if '?' in path else '?'}{urlencode(wanted)}" if wanted else ""
             whole = URL(f"{url.rstrip('/')}{path}{more}", encoded=True)  # a comma inside a key stays %2C
-            async with self._session.get(whole, allow_redirects=False) as answer:
+            async with self._session.get(whole, allow_redirects=False, headers=_on_behalf()) as answer:
                 body = await _json(answer)
                 if answer.status == 200:
                     self._metrics.forwarded.labels("answered").inc()
@@ -107,7 +109,7 @@ class Peers:
                 answer = await self._streams.get(
                     f"{url.rstrip('/')}{path}",
                     params=wanted,
-                    headers={"Last-Event-ID": since} if since else None,
+                    headers={**_on_behalf(), **({"Last-Event-ID": since} if since else {})},
                     allow_redirects=False,
                 )
                 refusal = None if answer.status == 200 else await _json(answer)
@@ -124,6 +126,12 @@ class Peers:
             yield answer
         finally:
             answer.close()
+
+
+def _on_behalf() -> dict[str, str]:
+    """The name that the other worker counts a read by; it decides nothing there."""
+    name = ON_BEHALF.get()
+    return {ON_BEHALF_HEADER: name} if name else {}
 
 
 def _named(problem: BaseException) -> str:

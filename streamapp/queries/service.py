@@ -426,9 +426,10 @@ class QueryService:
         by: str,
         order: Literal["asc", "desc"] = "desc",
         limit: int = 10,
+        prefixes: Sequence[str] = ("",),
         local_only: bool = False,
     ) -> Page:
-        """Newest readings of all keys, ordered by one field."""
+        """Newest readings of the keys with one of these beginnings, ordered by one field."""
         running = self._table(table)
         numeric = [f.name for f in running.definition.aggregate.fields if f.type in ("number", "integer", "any")]
         if by not in numeric:
@@ -442,7 +443,8 @@ class QueryService:
         candidates: list[tuple[tuple[bool, float, str], Any]] = []
         for live in self._readable(running, local_only):
             state = self._state(live)
-            for number, key in enumerate(state.iter_keys()):
+            keys = itertools.chain.from_iterable(map(state.iter_keys, prefixes))
+            for number, key in enumerate(keys):
                 if number % _STEP_KEYS == 0:
                     await asyncio.sleep(0)  # others may want to read; meanwhile the partition may have gone
                     self._state(live)
@@ -450,19 +452,19 @@ class QueryService:
                 if found is not None:
                     value = self._value(live, *found)
                     candidates.append((rank(value.get(by), key), (live, key, found)))
-        answers, missing = await self._gather(
-            running,
-            local_only,
-            f"/v1/tables/{quote(table, safe='')}/top",
-            {"by": by, "order": order, "limit": limit},
-        )
+        looked_at = len(candidates)
+        path = f"/v1/tables/{quote(table, safe='')}/top"
+        if tuple(prefixes) != ("",):
+            path += f"?prefixes={','.join(quote(prefix, safe='') for prefix in prefixes)}"
+        parameters = {"by": by, "order": order, "limit": limit}
+        answers, missing = await self._gather(running, local_only, path, parameters)
         for body in answers:
             for item in body["items"]:
                 reading = reading_of(item)
                 candidates.append((rank(reading.value.get(by), reading.key), reading))
         best = heapq.nsmallest(limit, candidates, key=lambda pair: pair[0])
         items = [item if isinstance(item, Reading) else self._reading(item[0], item[1], *item[2]) for _, item in best]
-        return Page(items, None, missing)
+        return Page(items, None, missing, looked_at)
 
     # --- changes -------------------------------------------------------------------------------------------------------
 

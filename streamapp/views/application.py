@@ -8,6 +8,7 @@ from streamapp.clock import Clock, SystemClock
 from streamapp.metrics import Metrics
 from streamapp.queries.model import Queries
 from streamapp.settings import Settings
+from streamapp.views.audit import Audit
 from streamapp.views.auth import Authenticator
 from streamapp.views.binding import HostCheck
 from streamapp.views.dashboard import DashboardViews
@@ -17,9 +18,11 @@ from streamapp.views.metrics_view import MetricsView
 from streamapp.views.openapi import OpenApiView
 from streamapp.views.operations import LazyOperations, OperationViews
 from streamapp.views.point_reads import Handler, PointReads
+from streamapp.views.reads import Reads
 from streamapp.views.rest import KEY_TEMPLATE, RestViews
 from streamapp.views.sse import StreamViews
 from streamapp.views.status import HealthSource, StatusViews
+from streamapp.views.wellknown import WellKnownViews
 
 POINT_READS: web.AppKey[PointReads] = web.AppKey("point_reads", PointReads)
 
@@ -82,23 +85,26 @@ def attach(
     Returns:
         The routes, for whoever wants to list them.
     """
-    authenticator = Authenticator(settings, clock)
-    guard = Guard(settings, metrics, authenticator, HostCheck(settings))
-    status = StatusViews(queries, clock, health)
-    streams = StreamViews(queries, settings, metrics, status)
+    authenticator = Authenticator(settings, clock, metrics)
+    audit = Audit(settings, clock, metrics)
+    guard = Guard(settings, metrics, authenticator, HostCheck(settings), clock, audit)
+    reads = Reads(queries)
+    status = StatusViews(queries, clock, health, names=authenticator.open)
+    streams = StreamViews(reads, settings, metrics, status)
     operations = LazyOperations(queries, settings, metrics, clock)
     mcp = McpView(lazily("streamapp.mcp_server.server", "local_server", operations.now, settings, metrics), settings)
     routes = [
-        *RestViews(queries, settings).routes(),
+        *RestViews(reads, settings).routes(),
         *streams.routes(),
         *status.routes(),
         *MetricsView(metrics).routes(),
-        *OpenApiView(queries, settings).routes(),
+        *OpenApiView(reads, settings).routes(),
         *DashboardViews(settings, authenticator).routes(),
         *OperationViews(operations, settings).routes(),
         *mcp.routes(),
+        *WellKnownViews(authenticator.oauth).routes(),
     ]
-    application[POINT_READS] = PointReads(queries, guard, metrics, KEY_TEMPLATE)
+    application[POINT_READS] = PointReads(queries, guard, metrics, KEY_TEMPLATE, audit)
     for route in routes:
         if route.method == "GET":
             application.router.add_get(route.path, guard.wrap(route))
@@ -107,6 +113,8 @@ def attach(
     application.middlewares.append(guard.unmatched())
     application.on_shutdown.append(streams.close)
     application.on_shutdown.append(mcp.close)
+    application.on_shutdown.append(authenticator.close)
+    application.on_cleanup.append(audit.close)
     return routes
 
 

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from streamapp.errors import ForbiddenError, UnsafeBindError
 from streamapp.settings import Settings
-from streamapp.views.auth import parse_tokens
+from streamapp.views.auth import protected
 
 
 def is_loopback(host: str) -> bool:
@@ -28,7 +28,7 @@ def check_bind(settings: Settings) -> None:
         UnsafeBindError: the host is not loopback and no token is configured.
         ConfigurationError: the tokens cannot be read.
     """
-    if not parse_tokens(settings.api_tokens) and not is_loopback(settings.web_host):
+    if not protected(settings) and not is_loopback(settings.web_host):
         raise UnsafeBindError(
             f"refusing to listen on {settings.web_host!r} without a token: anybody who reaches it could read everything."
             " Make one with `streamapp token NAME --scopes read` and set STREAMAPP_API_TOKENS,"

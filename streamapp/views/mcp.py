@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from streamapp.errors import ForbiddenError
+from streamapp.queries.access import CALLER_IN_SCOPE
 from streamapp.settings import Settings
 from streamapp.views.asgi import AsgiApp, AsgiBridge
 from streamapp.views.auth import CALLER
@@ -67,16 +68,15 @@ class McpView:
     def routes(self) -> list[Route]:
         """All methods of the transport; a stream may last, so no time-out holds."""
         return [
-            Route("POST", PATH, self.handle, "read", streams=True),
-            Route("GET", PATH, self.handle, "read", streams=True),
-            Route("DELETE", PATH, self.handle, "read", streams=True),
+            Route(method, PATH, self.handle, "read", streams=True, limited=method != "POST")
+            for method in ("POST", "GET", "DELETE")
         ]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request of the transport."""
         self._check_origin(request)
         app = await self._app()
-        return await self._bridge.serve(request, app, {"streamapp.caller": request.get(CALLER, "anonymous")})
+        return await self._bridge.serve(request, app, {CALLER_IN_SCOPE: request[CALLER]})
 
     def _check_origin(self, request: web.Request) -> None:
         """A browser says which page asks; a page of another server must not, even with a user's cookie."""

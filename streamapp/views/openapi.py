@@ -7,17 +7,19 @@ from typing import Any
 from aiohttp import web
 
 from streamapp.operations.conditions import CONDITION_MAX_CHARS
-from streamapp.queries.model import Queries, TableInfo
+from streamapp.queries.model import TableInfo
 from streamapp.queries.positions import ID_MAX_CHARS
 from streamapp.settings import Settings
 from streamapp.views.guard import Route
 from streamapp.views.parameters import KEY_MAX_CHARS, Parameters
 from streamapp.views.problems import PROBLEM_TYPE
+from streamapp.views.reads import Reads
 from streamapp.views.responses import answer
-from streamapp.views.rest import DEFAULT_PAGE, DEFAULT_TOP
+from streamapp.views.rest import DEFAULT_PAGE, DEFAULT_TOP, PREFIXES_MAX
 from streamapp.views.schemas import Schema, array_of, closed, fixed_schemas, or_null, page_of, reading_schemas, ref
 from streamapp.views.serialise import dumps
 from streamapp.views.sse import INTERVAL_MAX_MS, SUBSCRIPTIONS_MAX
+from streamapp.views.wellknown import METADATA_PATH
 
 _TEXT: Schema = {"type": "string"}
 _EPOCH_MS: Schema = {"type": "integer", "minimum": 0}
@@ -33,7 +35,7 @@ _REFUSALS = {
     413: "too_large",
     429: "rate_limited",
     500: "internal",
-    503: "restoring, owner_unreachable or lease_expired",
+    503: "restoring, owner_unreachable, lease_expired or issuer_unreachable",
     504: "timeout",
 }
 
@@ -65,7 +67,7 @@ def _operation(
             "ETag": {"schema": _TEXT, "description": "weak; of the values, not of the clock-driven freshness"}
         }
         responses["304"] = {"description": "the client's ETag still holds"}
-    always = (400, 403, 413, 500, 504) + ((401, 429) if scope else ())
+    always = (400, 403, 413, 500, 504) + ((401, 429, 503) if scope else ())
     for status in sorted({*always, *refusals}):
         responses[str(status)] = {
             "description": _REFUSALS[status],
@@ -188,6 +190,13 @@ def _paths(tables: Sequence[TableInfo], limit_max: int) -> Schema:
                     _query("by", _TEXT, "a numeric field", required=True),
                     _query("order", {"enum": ["asc", "desc"], "default": "desc"}, "nulls come last either way"),
                     _query("limit", {**limit, "default": min(DEFAULT_TOP, limit_max)}, "how many"),
+                    _query(
+                        "prefixes",
+                        {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": PREFIXES_MAX},
+                        "only keys that begin so, comma separated; a comma within one is `%2C`",
+                        style="form",
+                        explode=False,
+                    ),
                 ],
                 refusals=(404, 503),
                 conditional=True,
@@ -289,6 +298,18 @@ def _paths(tables: Sequence[TableInfo], limit_max: int) -> Schema:
         "/health/ready": {
             "get": _operation("ready", "Whether everything assigned is restored", health, scope=None, refusals=(503,))
         },
+        **{
+            path: {
+                "get": _operation(
+                    f"protectedResource{number}",
+                    "Whom to ask for an access token (RFC 9728); where an issuer is configured",
+                    {"type": "object"},
+                    scope=None,
+                    refusals=(404,),
+                )
+            }
+            for number, path in enumerate((METADATA_PATH, f"{METADATA_PATH}/mcp"), start=1)
+        },
         "/metrics": {"get": _operation("metrics", "Prometheus metrics", _TEXT, scope="metrics", media="text/plain")},
         "/openapi.json": {"get": _operation("openapi", "This document", {"type": "object"}, conditional=True)},
         "/": {"get": _operation("dashboard", "The dashboard", _TEXT, scope=None, media=html, conditional=True)},
@@ -353,8 +374,8 @@ def build_document(tables: Sequence[TableInfo], limit_max: int) -> dict[str, Any
 class OpenApiView:
     """The handler of `/openapi.json`."""
 
-    def __init__(self, queries: Queries, settings: Settings) -> None:
-        self._queries = queries
+    def __init__(self, reads: Reads, settings: Settings) -> None:
+        self._reads = reads
         self._limit_max = settings.page_limit_max
 
     def routes(self) -> list[Route]:
@@ -364,5 +385,5 @@ class OpenApiView:
     async def document(self, request: web.Request) -> web.Response:
         """`GET /openapi.json`."""
         Parameters(request, ())
-        body = dumps(build_document(self._queries.tables(), self._limit_max))
+        body = dumps(build_document(self._reads.of(request).tables(), self._limit_max))
         return answer(request, body, body)

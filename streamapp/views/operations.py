@@ -112,7 +112,7 @@ class OperationViews:
 
     async def _run(self, request: web.Request, name: str, given: dict[str, Any]) -> web.Response:
         operations = await self._operations.get()
-        answer = await operations.call(name, given, request.get(CALLER, "anonymous"))
+        answer = await operations.call(name, given, request[CALLER])
         return _answer(request, answer.model_dump_json().encode())
 
     async def _body(self, request: web.Request) -> dict[str, Any]:

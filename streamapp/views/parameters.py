@@ -13,6 +13,21 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 KEY_MAX_CHARS = 1_024
 
 
+#: names of parameters that could only hold a secret
+_SECRETS = frozenset(
+    {"token", "accesstoken", "bearer", "bearertoken", "apikey", "apitoken", "authtoken", "authorization", "idtoken"}
+)
+
+
+def refuse_tokens(request: web.Request) -> None:
+    """BadParameterError for an address with a token in it: addresses end up in logs, histories and referrers."""
+    for name in request.query:
+        if re.sub(r"[^a-z]", "", name.lower()) in _SECRETS:
+            raise BadParameterError(
+                name[:100], f"{name[:100]!r}: no address may hold a token; send `Authorization: Bearer TOKEN` instead"
+            )
+
+
 class Parameters:
     """The query parameters of one request, of which only `allowed` names may occur, each once.
 
@@ -74,18 +89,23 @@ def checked_key(key: str, parameter: str = "key") -> str:
 
 
 def key_list(request: web.Request, maximum: int) -> list[str]:
-    """The keys of `keys=A,B`, in order; a comma within a key is written `%2C`.
+    """The keys of `keys=A,B`, in order; a comma within a key is written `%2C`."""
+    return text_list(request, "keys", maximum)
+
+
+def text_list(request: web.Request, wanted: str, maximum: int) -> list[str]:
+    """The keys, or beginnings of keys, of `NAME=A,B`, in order; a comma within one is written `%2C`.
 
     The list is split before it is decoded, which the parsed query no longer allows, so the raw query is read.
     """
     for pair in request.raw_path.partition("?")[2].partition("#")[0].split("&"):
         name, _, value = pair.partition("=")
-        if name == "keys" and value:
+        if name == wanted and value:
             try:
                 keys = [unquote(part.replace("+", " "), errors="strict") for part in value.split(",")]
             except UnicodeDecodeError:
-                raise BadParameterError("keys", "keys must be percent-encoded UTF-8") from None
+                raise BadParameterError(wanted, f"{wanted} must be percent-encoded UTF-8") from None
             if len(keys) > maximum:
-                raise BadParameterError("keys", f"keys takes at most {maximum} keys, got {len(keys)}")
-            return [checked_key(key, "keys") for key in keys]
-    raise BadParameterError("keys", "keys must list one key or more, comma separated")
+                raise BadParameterError(wanted, f"{wanted} takes at most {maximum} of them, got {len(keys)}")
+            return [checked_key(key, wanted) for key in keys]
+    raise BadParameterError(wanted, f"{wanted} must list one or more, comma separated")

@@ -17,8 +17,11 @@ from aiohttp.http import SERVER_SOFTWARE
 
 from streamapp.errors import QueryError
 from streamapp.metrics import Metrics
+from streamapp.queries.bound import bound
 from streamapp.queries.model import Queries
-from streamapp.views.guard import Guard
+from streamapp.queries.trace import Trace
+from streamapp.views.audit import Audit
+from streamapp.views.guard import CHARGED, Guard
 from streamapp.views.parameters import checked_key
 from streamapp.views.responses import GZIP_MIN_BYTES, SECURITY_HEADERS, accepts_gzip
 from streamapp.views.serialise import encode_reading, weak_etag
@@ -66,11 +69,15 @@ class PointReads:
         guard: admits, as it does for the ordinary handler.
         metrics: counted under the ordinary handler's route.
         template: that route.
+        audit: where these reads are recorded, too.
     """
 
-    def __init__(self, queries: Queries, guard: Guard, metrics: Metrics, template: str) -> None:
-        self._point = queries.point
+    def __init__(self, queries: Queries, guard: Guard, metrics: Metrics, template: str, audit: Audit) -> None:
+        self._audit = audit if audit.on else None
+        self._template = template
+        self._queries = queries
         self._admit = guard.admit
+        self._count_forwarded = guard.count_forwarded
         self._counted = metrics.requests.labels(route=template, status="200")
         self._seconds = metrics.request_seconds.labels(route=template)
         self._head = b""
@@ -109,12 +116,17 @@ class PointReads:
         now = asyncio.get_running_loop().time
         began = now()
         try:
-            self._admit(request, "read")
+            caller = self._admit(request, "read")
+            assert caller is not None
+            if caller.limits is not None:
+                if not caller.limits.takes_request():
+                    return None  # the ordinary handler says so
+                request[CHARGED] = True
             if "%" in path:
                 if "%2f" in path.lower():
                     return None  # routes may tell it from a slash
                 table, key = unquote(table, errors="strict"), unquote(key, errors="strict")
-            reading = self._point(table, checked_key(key))
+            reading = bound(self._queries, caller).point(table, checked_key(key))
         except (QueryError, UnicodeError):
             return None  # the ordinary handler says what is wrong
         if reading is None:
@@ -124,8 +136,15 @@ class PointReads:
             return None
         head = self._fresh_head(reading.freshness.as_of // 1000)
         tail = f"ETag: {weak_etag(tag)}\r\nContent-Length: {len(body)}\r\n\r\n"
+        took_s = now() - began
         self._counted.inc()
-        self._seconds.observe(now() - began)
+        self._seconds.observe(took_s)
+        if caller.forwarded:
+            self._count_forwarded(request)
+        elif self._audit is not None:
+            trace = Trace(rows=1)
+            trace.asked(reading.table, (reading.key,))
+            self._audit.write("GET", self._template, caller, trace, "ok", 200, took_s)
         return cast("web.StreamResponse", _Answer(transport, b"".join((head, tail.encode(), body))))
 
     def _fresh_head(self, second: int) -> bytes:

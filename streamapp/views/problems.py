@@ -17,6 +17,7 @@ TITLES = {
     "method_not_allowed": "The route does not take this method",
     "no_such_window": "No window holds that instant",
     "not_found": "There is no such route",
+    "issuer_unreachable": "Tokens of the issuer cannot be checked now",
     "lease_expired": "This worker may own the key no longer",
     "owner_unreachable": "The worker that owns the key did not answer",
     "rate_limited": "Too many requests for now",

@@ -3,10 +3,12 @@
 from aiohttp import web
 
 from streamapp.errors import BadParameterError, QueryError
-from streamapp.queries.model import HOP_HEADER, Queries
+from streamapp.queries.access import RULES_MAX
+from streamapp.queries.model import HOP_HEADER
 from streamapp.settings import Settings
 from streamapp.views.guard import Route
-from streamapp.views.parameters import Parameters, checked_key, key_list
+from streamapp.views.parameters import Parameters, checked_key, key_list, text_list
+from streamapp.views.reads import Reads
 from streamapp.views.responses import answer
 from streamapp.views.serialise import describe_table, dumps, encode_items, encode_page, encode_reading, failed_item
 
@@ -16,6 +18,7 @@ _CURSOR_MAX_CHARS = 2_048
 _EPOCH_MS_MAX = 9_999_999_999_999_999
 DEFAULT_PAGE = 100
 DEFAULT_TOP = 10
+PREFIXES_MAX = 2 * RULES_MAX
 
 
 def _forwarded(request: web.Request) -> bool:
@@ -23,11 +26,20 @@ def _forwarded(request: web.Request) -> bool:
     return HOP_HEADER in request.headers
 
 
-class RestViews:
-    """Handlers over `Queries`."""
+def _prefixes(request: web.Request) -> list[str]:
+    """The beginnings that `prefixes=A,B` names, without those that another one covers."""
+    kept: list[str] = []
+    for prefix in sorted(text_list(request, "prefixes", PREFIXES_MAX)):
+        if not (kept and prefix.startswith(kept[-1])):
+            kept.append(prefix)
+    return kept
 
-    def __init__(self, queries: Queries, settings: Settings) -> None:
-        self._queries = queries
+
+class RestViews:
+    """Handlers over the reads of their callers."""
+
+    def __init__(self, reads: Reads, settings: Settings) -> None:
+        self._reads = reads
         self._limit_max = settings.page_limit_max
 
     def routes(self) -> list[Route]:
@@ -48,20 +60,20 @@ class RestViews:
     async def tables(self, request: web.Request) -> web.Response:
         """`GET /v1/tables`."""
         Parameters(request, ())
-        body = dumps({"tables": [describe_table(info) for info in self._queries.tables()]})
+        body = dumps({"tables": [describe_table(info) for info in self._reads.of(request).tables()]})
         return answer(request, body, body)
 
     async def table(self, request: web.Request) -> web.Response:
         """`GET /v1/tables/{table}`: one entry of the list."""
         Parameters(request, ())
-        body = dumps(describe_table(self._queries.table(request.match_info["table"])))
+        body = dumps(describe_table(self._reads.of(request).table(request.match_info["table"])))
         return answer(request, body, body)
 
     async def keys(self, request: web.Request) -> web.Response:
         """`GET /v1/tables/{table}/keys?prefix=&limit=&cursor=`."""
         parameters = Parameters(request, ("prefix", "limit", "cursor"))
         table = request.match_info["table"]
-        page = await self._queries.keys(
+        page = await self._reads.of(request).keys(
             table,
             prefix=parameters.text("prefix") or "",
             limit=self._limit(parameters, DEFAULT_PAGE),
@@ -80,7 +92,7 @@ class RestViews:
             parameters = Parameters(request, ("at", "max_staleness_ms"))
             at = parameters.integer("at", minimum=0, maximum=_EPOCH_MS_MAX)
             max_staleness_ms = parameters.integer("max_staleness_ms", minimum=0)
-        reading = await self._queries.get(
+        reading = await self._reads.of(request).get(
             request.match_info["table"],
             checked_key(request.match_info["key"]),
             at=at,
@@ -101,7 +113,7 @@ class RestViews:
         parameters = Parameters(request, ("keys", "max_staleness_ms"))
         table = request.match_info["table"]
         keys = key_list(request, self._limit_max)
-        found = await self._queries.values(
+        found = await self._reads.of(request).values(
             table,
             keys,
             max_staleness_ms=parameters.integer("max_staleness_ms", minimum=0),
@@ -126,7 +138,7 @@ class RestViews:
         end = parameters.integer("to", minimum=0, maximum=_EPOCH_MS_MAX)
         if start is not None and end is not None and end < start:
             raise BadParameterError("to", f"to must not be before from, got from={start} and to={end}")
-        page = await self._queries.windows(
+        page = await self._reads.of(request).windows(
             table,
             key,
             start=start,
@@ -138,18 +150,19 @@ class RestViews:
         return answer(request, *encode_page(page, table=table, key=key))
 
     async def top(self, request: web.Request) -> web.Response:
-        """`GET /v1/tables/{table}/top?by=FIELD&order=&limit=`: the newest values of all keys, ordered by one number."""
-        parameters = Parameters(request, ("by", "order", "limit"))
+        """`GET /v1/tables/{table}/top?by=FIELD&order=&limit=&prefixes=A,B`: the newest values, ordered by one number."""
+        parameters = Parameters(request, ("by", "order", "limit", "prefixes"))
         table = request.match_info["table"]
         by = parameters.text("by")
         if not by:
             raise BadParameterError("by", "by must name a numeric field of the table; /v1/tables lists them")
         order = parameters.choice("order", ("asc", "desc"), "desc")
-        page = await self._queries.top(
+        page = await self._reads.of(request).top(
             table,
             by=by,
             order="asc" if order == "asc" else "desc",
             limit=self._limit(parameters, DEFAULT_TOP),
+            prefixes=_prefixes(request) if parameters.text("prefixes") else ("",),
             local_only=_forwarded(request),
         )
         return answer(request, *encode_page(page, table=table, by=by, order=order))

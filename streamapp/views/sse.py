@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -24,6 +25,7 @@ from streamapp.views.event_stream import EventStream, StatusSource, Written
 from streamapp.views.guard import Route
 from streamapp.views.parameters import Parameters, checked_key
 from streamapp.views.problems import document
+from streamapp.views.reads import Reads
 from streamapp.views.responses import SECURITY_HEADERS
 from streamapp.views.status import StatusViews
 
@@ -56,8 +58,8 @@ class Wanted:
 class StreamViews:
     """Handlers of the event streams; counts the open ones and ends them when the server stops."""
 
-    def __init__(self, queries: Queries, settings: Settings, metrics: Metrics, status: StatusViews) -> None:
-        self._queries = queries
+    def __init__(self, reads: Reads, settings: Settings, metrics: Metrics, status: StatusViews) -> None:
+        self._reads = reads
         self._settings = settings
         self._metrics = metrics
         self._status = status
@@ -80,7 +82,7 @@ class StreamViews:
     async def changes(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/tables/{table}/changes?key=&prefix=&condition=&interval_ms=`."""
         parameters = Parameters(request, ("key", "prefix", "condition", "interval_ms"))
-        info = self._queries.table(request.match_info["table"])
+        info = self._reads.of(request).table(request.match_info["table"])
         key, prefix, condition = (parameters.text(name) for name in ("key", "prefix", "condition"))
         if key is not None and prefix is not None:
             raise BadParameterError("prefix", "key and prefix exclude each other; give one of them")
@@ -108,7 +110,8 @@ class StreamViews:
             raise BadParameterError(
                 "of", f"of names 1 to {SUBSCRIPTIONS_MAX} of TABLE or TABLE/KEY, got {len(subscriptions)}"
             )
-        status = self._status.document if parameters.choice("status", ("true", "false"), "false") == "true" else None
+        wanted = parameters.choice("status", ("true", "false"), "false") == "true"
+        status = partial(self._status.document, self._reads.of(request)) if wanted else None
         return await self._serve(request, subscriptions, self._interval(parameters), several=True, status=status)
 
     @staticmethod
@@ -127,8 +130,9 @@ class StreamViews:
         since = request.headers.get("Last-Event-ID")
         if since is not None and len(since) > ID_MAX_CHARS:
             raise BadParameterError("Last-Event-ID", f"an event id has at most {ID_MAX_CHARS} characters")
+        queries = self._reads.of(request)
         for wanted in subscriptions:
-            self._queries.table(wanted.table)
+            queries.table(wanted.table)
         if self._reserved >= self._settings.sse_subscribers_max:
             raise RateLimitedError(
                 f"{self._reserved} event streams are open, which is the most this worker serves", retry_after_s=5
@@ -141,7 +145,7 @@ class StreamViews:
                 async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
                     forwarded = HOP_HEADER in request.headers
                     changes, refused = await self._subscribe(
-                        stack, subscriptions, since or None, several, local_only=forwarded
+                        stack, queries, subscriptions, since or None, several, local_only=forwarded
                     )
                 response = web.StreamResponse(headers=_HEADERS)
                 if request.method == "HEAD":
@@ -196,6 +200,7 @@ class StreamViews:
     async def _subscribe(
         self,
         stack: AsyncExitStack,
+        queries: Queries,
         subscriptions: list[Wanted],
         since: str | None,
         tolerant: bool,
@@ -206,7 +211,7 @@ class StreamViews:
         changes: list[AsyncIterator[Change]] = []
         refused: list[dict[str, object]] = []
         for wanted in subscriptions:
-            following = self._queries.changes(
+            following = queries.changes(
                 wanted.table,
                 wanted.key,
                 prefix=wanted.prefix,

@@ -11,6 +11,7 @@ from streamapp.queries.model import Queries
 from streamapp.views.guard import Route
 from streamapp.views.parameters import Parameters
 from streamapp.views.problems import problem
+from streamapp.views.reads import Reads
 from streamapp.views.serialise import dumps
 
 #: says what keeps the worker from being ready besides restoring, or None; see `application.attach`
@@ -48,10 +49,21 @@ class Throughput:
 
 
 class StatusViews:
-    """Handlers of `/health/live`, `/health/ready` and `/v1/status`."""
+    """Handlers of `/health/live`, `/health/ready` and `/v1/status`.
 
-    def __init__(self, queries: Queries, clock: Clock, health: HealthSource | None = None) -> None:
+    Args:
+        queries: tell how the worker does.
+        clock: of the throughput.
+        health: a further condition of being ready.
+        names: whether `/health/ready`, which is open to everybody, may name tables.
+    """
+
+    def __init__(
+        self, queries: Queries, clock: Clock, health: HealthSource | None = None, *, names: bool = True
+    ) -> None:
         self._queries = queries
+        self._reads = Reads(queries)
+        self._names = names
         self._clock = clock
         self._health = health
         self._throughput = Throughput(clock)
@@ -64,9 +76,9 @@ class StatusViews:
             Route("GET", "/v1/status", self.status, "read"),
         ]
 
-    def document(self) -> dict[str, Any]:
-        """The worker, its throughput, and every feed; times in milliseconds."""
-        worker = self._queries.worker()
+    def document(self, queries: Queries) -> dict[str, Any]:
+        """The worker, its throughput, and the feeds, as these reads show them; times in milliseconds."""
+        worker = queries.worker()
         return {
             "as_of": self._clock.now_ms(),
             "worker": {
@@ -89,7 +101,7 @@ class StatusViews:
                     "gaps": feed.gaps,
                     "symbols": dict(feed.symbols),
                 }
-                for feed in self._queries.feeds()
+                for feed in queries.feeds()
             ],
         }
 
@@ -107,7 +119,7 @@ class StatusViews:
     async def status(self, request: web.Request) -> web.Response:
         """`GET /v1/status`: the worker and its feeds."""
         Parameters(request, ())
-        return _json(self.document())
+        return _json(self.document(self._reads.of(request)))
 
     def _refusal(self) -> QueryError | None:
         worker = self._queries.worker()
@@ -115,7 +127,9 @@ class StatusViews:
             named = ", ".join(worker.restoring[:_NAMED_MAX])
             more = len(worker.restoring) - _NAMED_MAX
             reasons = [worker.detail] if worker.detail else []
-            if named:
+            if named and not self._names:
+                reasons.append(f"restoring {len(worker.restoring)} partitions")
+            elif named:
                 reasons.append(f"restoring {named}" + (f" and {more} more" if more > 0 else ""))
             return RestoringError("; ".join(reasons) or "the worker is starting", retry_after_s=1)
         if self._health is not None and (reason := self._health()):

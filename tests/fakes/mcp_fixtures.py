@@ -398,7 +398,8 @@ class FixtureServer:
 async def main() -> None:
     settings = Settings()
     application = web.Application()
-    guard = Guard(settings, Metrics(), Authenticator(settings, SystemClock()), HostCheck(settings))
+    metrics = Metrics()
+    guard = Guard(settings, metrics, Authenticator(settings, SystemClock(), metrics), HostCheck(settings))
     view = McpView(FixtureServer, settings)
     for route in view.routes():
         application.router.add_route(route.method, route.path, guard.wrap(route))

@@ -277,7 +277,14 @@ class FakeQueries:
         return self._page(chosen, limit, lambda reading: str(reading.window.start))
 
     async def top(
-        self, table: str, *, by: str, order: Literal["asc", "desc"] = "desc", limit: int = 10, local_only: bool = False
+        self,
+        table: str,
+        *,
+        by: str,
+        order: Literal["asc", "desc"] = "desc",
+        limit: int = 10,
+        prefixes: Sequence[str] = ("",),
+        local_only: bool = False,
     ) -> Page:
         await self._called("top", table=table, by=by, order=order, limit=limit, local_only=local_only)
         info = self.table(table)
@@ -290,8 +297,12 @@ class FakeQueries:
             number = reading.value.get(by)
             return (number is None, 0 if number is None else sign * number, reading.key)
 
-        readings = [self._reading(table, key, self._data[table][key][-1]) for key in self._reachable(table)]
-        return Page(sorted(readings, key=rank)[:limit], None, sorted(self.unreachable))
+        readings = [
+            self._reading(table, key, self._data[table][key][-1])
+            for key in self._reachable(table)
+            if key.startswith(tuple(prefixes))
+        ]
+        return Page(sorted(readings, key=rank)[:limit], None, sorted(self.unreachable), len(readings))
 
     @asynccontextmanager
     async def changes(
@@ -379,8 +390,15 @@ class FakeQueries:
 
     def _reading(self, table: str, key: str, entry: _Entry) -> Reading:
         now = self.clock.now_ms()
-        venue = key.partition(":")[0]
-        feed = next((FeedFreshness(info.connected, info.gaps) for info in self.feed_infos if info.venue == venue), None)
+        venue, _, symbol = key.partition(":")
+        feed = next(
+            (
+                FeedFreshness(info.connected, info.symbols.get(symbol, 0) if info.symbols else info.gaps)
+                for info in self.feed_infos
+                if info.venue == venue
+            ),
+            None,
+        )
         freshness = Freshness(
             as_of=now,
             watermark=entry.event_time,

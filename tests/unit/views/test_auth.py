@@ -5,6 +5,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from streamapp.clock import ManualClock
 from streamapp.errors import ConfigurationError, RateLimitedError, UnauthorizedError, UnsafeBindError
+from streamapp.metrics import Metrics
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
@@ -152,7 +153,7 @@ async def test_guessed_tokens_run_into_the_same_limit_and_known_ones_go_on(make_
 
 
 def test_a_request_that_is_admitted_twice_is_one_guess() -> None:
-    authenticator = Authenticator(Settings(api_tokens=TOKENS, login_failures_max=2), ManualClock())
+    authenticator = Authenticator(Settings(api_tokens=TOKENS, login_failures_max=2), ManualClock(), Metrics())
     for _ in range(2):
         request = make_mocked_request("GET", "/v1/tables", headers=bearer("guess"))
         for _ in range(2):
@@ -187,6 +188,32 @@ def test_failure_table_stays_bounded() -> None:
     limit.check("10.0.0.1")
 
 
+def test_new_token_of_single_keys_fits_its_entry() -> None:
+    _, line = new_token("agent", ["read/candles_1m/coinbase:BTC,EUR", "read/latest", "metrics"])
+    assert line.startswith("agent:read/candles_1m/coinbase%3ABTC%2CEUR+read/latest+metrics:")
+    (token,) = parse_tokens(f"{line}, {entry('r', 'read', READER)}")[:1]
+    assert token.access.allows("candles_1m", "coinbase:BTC,EUR-X")
+    assert not token.access.allows("candles_1m", "coinbase:BTC")
+    assert token.access.allows("latest", "anything")
+    assert token.allows("read")
+    assert not token.allows("admin")
+
+
+@pytest.mark.parametrize(
+    ("name", "scope", "told"),
+    [("a", "read/", "empty parts"), ("a", "read/t/x*", r"\*"), ("a", "write", "unknown scope"), ("a", "read/t/%zz", "hex"),
+     ("a,b", "read", "name"), ("a", "met,rics", "64 hex|unknown|must be"), ("a", "read/t/" + "x" * 2_000, "at most")],
+)  # fmt: skip
+def test_bad_scope_is_refused_with_what_is_wrong(name: str, scope: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        new_token(name, [scope])
+
+
+def test_admin_token_reads_everything() -> None:
+    assert parse_tokens(entry("a", "admin", ADMIN))[0].access.everything
+    assert not parse_tokens(entry("m", "metrics", SCRAPER))[0].access.rules
+
+
 def test_new_token_fits_its_entry() -> None:
     text, line = new_token("laptop", ["read", "metrics"])
     (token,) = parse_tokens(line)
@@ -200,7 +227,7 @@ def test_new_token_fits_its_entry() -> None:
 @pytest.mark.parametrize(
     "setting",
     ["x", "a:read", f"a b:read:{'0' * 64}", f"a:write:{'0' * 64}", "a:read:123", f"a:read:{'g' * 64}", f"a::{'0' * 64}",
-     f"a:read:{'0' * 64},a:read:{'1' * 64}"],
+     f"a:read:{'0' * 64},a:read:{'1' * 64}", f"a:read/:{'0' * 64}", f"a:read/t/v:k:{'0' * 64}", f"a:read/t/k*:{'0' * 64}"],
 )  # fmt: skip
 def test_bad_token_settings_are_refused_without_their_hash(setting: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
