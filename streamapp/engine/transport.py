@@ -245,7 +245,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
         The stock method closes what belongs to the consumer's thread from the loop of the main thread, in the middle of the
         rebalance: the last commit then finds no coordinator, and no goodbye is said to the group, so that the others wait
-        for the session's end; or the process ends by a segmentation fault.
+        for the session's end; or the process ends in the middle.
         """
 
     async def _settle(self) -> None:
