@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --pytho
 	--no-emit-index-url --no-emit-find-links --strip-extras --custom-compile-command 'make lock'
 OURS := pyproject.toml requirements/build.in
 # the whole suite's bound, in seconds; each test has its own (pyproject.toml)
-TEST_TIMEOUT_S := 2700
+TEST_TIMEOUT_S := 3000
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs native bench faults lock clean
