@@ -87,7 +87,7 @@ def send(app: UserApp, worker: Worker, minute: int, keys: list[str] = KEYS) -> N
 def test_client_goes_on_after_kill_9_and_misses_nothing(kafka: str, tmp_path: Path) -> None:
     app = UserApp(Topics(kafka), tmp_path)
     with app.worker(env={"STREAMAPP_SSE_HEARTBEAT_MS": "200"}) as worker:
-        worker.start().until_ready()
+        worker.until_ready()
         send(app, worker, 0)
         with Stream(worker) as before:
             until("the snapshots", lambda: len(before.has) == len(KEYS))
