@@ -3,22 +3,11 @@
 from typing import Any
 
 from tests.fakes.processes import Worker
-from tests.fakes.user_apps import MINUTE, START, UserApp, trade
+from tests.fakes.user_apps import CANDLES, MINUTE, START, UserApp, trade
 
-MODULE = """
-from datetime import timedelta
-
-from streamapp import Candle, StreamApp, Trade, tumbling
+MODULE = f"""{CANDLES}
 from streamapp.agents.signals import Signals
 
-app = StreamApp(APP)
-trades = app.topic(TRADES, value_type=Trade)
-candles = app.window_table(
-    "candles",
-    source=trades,
-    window=tumbling(timedelta(minutes=1), grace=timedelta(seconds=10), retention=timedelta(days=1)),
-    aggregate=Candle(),
-)
 app.latest_table("signals", source=candles, aggregate=Signals())
 """
 KEYS = [f"x:S{number}" for number in range(8)]
