@@ -29,8 +29,10 @@ class Stream:
         last_id: what a browser would come back with.
     """
 
-    def __init__(self, worker: Worker, *, last_id: str = "", **filters: str) -> None:
-        self.has: dict[Place, Any] = {}
+    def __init__(self, worker: Worker, *, last_id: str = "", after: Self | None = None, **filters: str) -> None:
+        # what an earlier stream had is there before the first event comes: laid over it later, it would hide newer values
+        self.has: dict[Place, Any] = dict(after.has) if after else {}
+        last_id = after.last_id if after else last_id
         self.kinds: list[str] = []
         self.resumed: set[str] = set()
         self.last_id = last_id
@@ -79,6 +81,15 @@ def standing(worker: Worker) -> dict[Place, Any]:
     }
 
 
+def differing(stream: Stream, expected: dict[Place, Any]) -> dict[Place, Any]:
+    """What the stream has otherwise than expected: (has, expected) of each place."""
+    return {
+        place: (stream.has.get(place), expected.get(place))
+        for place in stream.has.keys() | expected.keys()
+        if stream.has.get(place) != expected.get(place)
+    }
+
+
 def send(app: UserApp, worker: Worker, minute: int, keys: list[str] = KEYS) -> None:
     app.send(*(trade(key, START + minute * MINUTE, price=float(minute + 1)) for key in keys))
     app.drained(worker)
@@ -104,9 +115,12 @@ def test_client_goes_on_after_kill_9_and_misses_nothing(kafka: str, tmp_path: Pa
         app.drained(worker)
         expected = standing(worker)
 
-        with Stream(worker, last_id=before.last_id) as after:
-            after.has |= before.has
-            until("what has changed", lambda: after.has == expected, hint=lambda: f"{after.kinds} {after.resumed}")
+        with Stream(worker, after=before) as after:
+            until(
+                "what has changed",
+                lambda: after.has == expected,
+                hint=lambda: f"{after.kinds} {after.resumed} {differing(after, expected)}",
+            )
             assert set(after.kinds) == {"change"}, "a client that says where it was needs no snapshot"
             assert len(after.kinds) <= len(KEYS) + 1, "what was durable when it was told is not told again"
         with Stream(worker, last_id=before.last_id, key=f"x:{KEYS[0]}") as narrow:
@@ -153,8 +167,11 @@ def test_client_goes_on_at_another_worker_after_its_own_was_killed(kafka: str, t
         second.until_ready()
         app.drained(second)
         expected = standing(second)
-        with Stream(second, last_id=before.last_id) as after:
-            after.has |= before.has
-            until("what has changed", lambda: after.has == expected, hint=lambda: f"{after.kinds} {after.resumed}")
+        with Stream(second, after=before) as after:
+            until(
+                "what has changed",
+                lambda: after.has == expected,
+                hint=lambda: f"{after.kinds} {after.resumed} {differing(after, expected)}",
+            )
             assert set(after.kinds) == {"change"}, f"{after.resumed}"
             assert len(after.kinds) <= len(KEYS) + 2
