@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from streamapp.engine.ledger import Ledger
@@ -93,7 +94,7 @@ class RunningTable:
         """Where the records of a re-keyed table pass through."""
         return f"{self.app_id}-{self.name}-rekey"
 
-    @property
+    @cached_property
     def input_topics(self) -> Sequence[str]:
         """The topics whose records are merged: the sources, or the re-key topic."""
         if self.definition.rekey is not None:

@@ -120,6 +120,9 @@ class ChangeHub:
         pending_max: of each subscription.
         on_conflated: told how many changes nobody will be told of by themselves.
         crowded: whether records wait for what waking subscribers would take.
+
+    Attributes:
+        turn: while subscribers are woken: the number of the turn, in which nothing changes; None otherwise.
     """
 
     def __init__(
@@ -137,6 +140,8 @@ class ChangeHub:
         self._on_conflated = on_conflated
         self._crowded = crowded
         self._scheduled = False
+        self._turns = 0
+        self.turn: int | None = None
         self._noted: set[str] = set()  # tables with changes that were not passed on
         self._woken: dict[Subscription, None] = {}
 
@@ -255,11 +260,16 @@ class ChangeHub:
         begin = time.thread_time()
         worked_s = 0.0
         woken = self._woken
-        while woken and worked_s < _SLICE_S:
-            for one in tuple(itertools.islice(woken, _WOKEN_AT_ONCE)):
-                if woken.pop(one, one) is None:
-                    one.notify()
-            worked_s = time.thread_time() - begin
+        self._turns += 1
+        self.turn = self._turns
+        try:
+            while woken and worked_s < _SLICE_S:
+                for one in tuple(itertools.islice(woken, _WOKEN_AT_ONCE)):
+                    if woken.pop(one, one) is None:
+                        one.notify()
+                worked_s = time.thread_time() - begin
+        finally:
+            self.turn = None
         if woken or worked_s > _SLICE_S / 4:
             # while lanes have a backlog they get most of the time, and subscribers fewer and newer values; else the loop
             # only goes round once

@@ -7,15 +7,15 @@ workers it comes as one asynchronous stream.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import chain
-from typing import Literal, Protocol
-from weakref import WeakKeyDictionary
+from typing import Literal
 
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.errors import QueryError, RestoringError
 from streamapp.queries.changes import ChangeHub, Subscription
-from streamapp.queries.model import Change, Reading
+from streamapp.queries.model import Change
 from streamapp.queries.positions import Position, Told, encode, since
 from streamapp.queries.remote_changes import merged
+from streamapp.queries.telling import Telling
 from streamapp.state import reads
 from streamapp.state.changed import changed, changed_of, entry_at, first_changeable
 from streamapp.state.entry import Entry
@@ -28,80 +28,39 @@ _RETRY_AFTER_S = 1
 Resumed = Literal["unknown_id", "too_old", "too_many"]
 
 
-class Reader(Protocol):
-    """What following needs of the reads."""
-
-    def readable(self, live: LivePartition) -> PartitionState:
-        """The state, where it may be read now; RestoringError or LeaseExpiredError otherwise."""
-        ...
-
-    def reading(self, live: LivePartition, key: str, start: int, entry: Entry) -> Reading:
-        """One value with its freshness."""
-        ...
-
-
-class Positions:
-    """Where the partitions here are; all subscribers of one are told the same object until it moves on."""
-
-    def __init__(self) -> None:
-        self._known: WeakKeyDictionary[PartitionState, Position] = WeakKeyDictionary()
-
-    def of(self, state: PartitionState) -> Position:
-        """The position of a subscriber who has been told of everything that is in the state."""
-        checkpoint, known = state.checkpoint, self._known.get(state)
-        applied, watermark = tuple(state.applied), state.watermark
-        durable = tuple(checkpoint.offsets) if checkpoint is not None else (-1,) * state.origins
-        if (
-            known is None
-            or known.applied != applied
-            or known.watermark != watermark
-            or known.durable != durable
-            or known.epoch != epoch_number(state.epoch)
-        ):
-            closed = min(checkpoint.stream_times) if checkpoint is not None else -1
-            known = Position(epoch_number(state.epoch), applied, watermark, durable, closed)
-            self._known[state] = known
-        return known
-
-
 class Followed:
     """The changes of what lives here, for one subscriber; also an asynchronous iterator over them.
 
     Args:
-        reader: reads values.
+        telling: what all subscribers of the table are told.
         running: the table.
         hub: where the subscription is.
-        positions: shared by all of this worker.
         one: the subscription.
-        mark: stands for the table in ids.
         resume_max: of more changed windows than this a snapshot is told instead.
         resume_max_ms: the same where the table's stream time has moved by more; of one key it does not matter.
     """
 
     def __init__(
         self,
-        reader: Reader,
+        telling: Telling,
         running: RunningTable,
         hub: ChangeHub,
-        positions: Positions,
         one: Subscription,
         *,
-        mark: bytes,
         resume_max: int,
         resume_max_ms: int,
     ) -> None:
-        self._reader = reader
+        self._telling = telling
         self._running = running
         self._hub = hub
-        self._positions = positions
         self._one = one
-        self._mark = mark
         self._resume_max = resume_max
         self._resume_max_ms = resume_max_ms
         key = one.key
         self._partition = running.partition_of(key) if key is not None and running.partitions else None
         self._lives = self._here()
-        self._states = {live.partition: reader.readable(live) for live in self._lives}
+        telling.begin(None)
+        self._states = [telling.state(live) for live in self._lives]
         self._first: Iterator[Change] | None = None
         self._begun: Told = {}
         self.told: Told = {}
@@ -124,12 +83,13 @@ class Followed:
         self._one.behind = False
         begun: Told = {}
         parts: list[Iterator[Change]] = []
+        self._telling.begin(self._hub.turn)
         for live in self._lives:
-            begun[self._mark, live.partition] = self._position(live)
+            begun |= self._telling.told(live)
         for live in self._lives:
             why: Resumed | None = None
             if from_ is not None:
-                found = await self._changed_since(live, from_.get((self._mark, live.partition)))
+                found = await self._changed_since(live, from_.get((self._telling.mark, live.partition)))
                 if not isinstance(found, str):
                     parts.append(self._changes(live, found))
                     continue
@@ -138,7 +98,7 @@ class Followed:
         self._first, self._begun = chain.from_iterable(parts), begun
 
     async def _changed_since(self, live: LivePartition, at: Position | None) -> list[tuple[str, int]] | Resumed:
-        state, one = self._reader.readable(live), self._one
+        state, one = self._state(live), self._one
         news = since(at, epoch_number(state.epoch), state.applied) if at is not None else None
         if news is None:
             return "unknown_id"
@@ -158,13 +118,13 @@ class Followed:
                     return "too_many"
             if number % _STEP == 0:
                 await asyncio.sleep(0)
-                if self._reader.readable(live) is not state:
+                if self._state(live) is not state:
                     raise self._moved()
         # of one key in order of time
         return sorted(places, key=lambda place: place[1])
 
     def _snapshots(self, live: LivePartition, why: Resumed | None) -> Iterator[Change]:
-        state, one = self._reader.readable(live), self._one
+        state, one = self._state(live), self._one
         for key in [one.key] if one.key is not None else state.iter_keys(one.prefix):
             found = reads.current(state, key)
             if found is not None:
@@ -175,7 +135,7 @@ class Followed:
                     yield change
 
     def _changes(self, live: LivePartition, places: Sequence[tuple[str, int]]) -> Iterator[Change]:
-        state = self._reader.readable(live)
+        state = self._state(live)
         for key, start in places:
             entry = entry_at(state, key, start)
             if entry is not None:
@@ -215,7 +175,8 @@ class Followed:
         if one.failure is not None:
             raise one.failure
         self.check()
-        self._hub.pass_on(self._running.name)
+        if self._hub.turn is None:  # in a turn all has been passed on
+            self._hub.pass_on(self._running.name)
         taken: list[Change] = []
         while self._first is not None and len(taken) < most:
             change = next(self._first, None)
@@ -226,11 +187,11 @@ class Followed:
                 taken.append(change)
         if one.behind or self._first is not None:
             return taken
-        pending, live_at = one.pending, self._running.live
+        pending = one.pending
         while pending and len(taken) < most:
             place = next(iter(pending))
             count = pending.pop(place)
-            live = live_at[self._running.partition_of(place[0])]
+            live = self._live_of(place[0])
             assert live.state is not None
             entry = entry_at(live.state, *place)
             if entry is not None:
@@ -238,19 +199,22 @@ class Followed:
                 if change is not None:
                     taken.append(change)
         if not pending:
-            of = self._positions.of
-            # readable they are, or `check` had raised
-            self.told = {(self._mark, live.partition): of(live.state) for live in self._lives if live.state is not None}
+            lives, told = self._lives, self._telling.told
+            self.told = (
+                told(lives[0]) if len(lives) == 1 else dict(chain.from_iterable(told(live).items() for live in lives))
+            )
         return taken
 
     def check(self) -> None:
         """Raise where partitions have moved: what moved away would be missing without a word."""
+        telling = self._telling
+        telling.begin(self._hub.turn)
         here = self._here()
-        if len(here) != len(self._lives):
+        if len(here) != len(self._states):
             raise self._moved()
-        for live, known in zip(here, self._lives, strict=True):
+        for live, known in zip(here, self._states, strict=True):
             # restored again it may hold what another owner has changed, of which nobody told here
-            if self._reader.readable(live) is not self._states[known.partition]:
+            if telling.state(live) is not known:
                 raise self._moved()
 
     def look(self) -> None:
@@ -260,6 +224,9 @@ class Followed:
         except QueryError as problem:
             self._one.failure = problem
             self._one.notify()
+
+    def _live_of(self, key: str) -> LivePartition:
+        return self._lives[0] if self._partition is not None else self._running.live[self._running.partition_of(key)]
 
     def _here(self) -> list[LivePartition]:
         running = self._running
@@ -274,8 +241,10 @@ class Followed:
             f"table {self._running.name}: partitions have moved; subscribe again", retry_after_s=_RETRY_AFTER_S
         )
 
-    def _position(self, live: LivePartition) -> Position:
-        return self._positions.of(self._reader.readable(live))
+    def _state(self, live: LivePartition) -> PartitionState:
+        """The state as of now, and not as remembered: between two looks others have had a turn."""
+        self._telling.begin(self._hub.turn)
+        return self._telling.state(live)
 
     def _change(
         self,
@@ -289,7 +258,7 @@ class Followed:
         resumed: Resumed | None = None,
     ) -> Change | None:
         """The event; None where the value does not meet the condition."""
-        reading = self._reader.reading(live, key, start, entry)
+        reading = self._telling.reading(live, key, start, entry)
         condition = self._one.condition
         if condition is not None and not condition.holds(reading.value):
             return None

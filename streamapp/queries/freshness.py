@@ -36,6 +36,7 @@ class FreshnessBook:
         self._fetch_state = fetch_state
         self._clock = clock
         self._observed: dict[tuple[str, int], deque[tuple[int, int]]] = {}  # (end offset, fetch time)
+        self._looked: dict[tuple[str, int], tuple[tuple[int, int] | None, int]] = {}  # at which fetch and offset, last
         self._caught_up: dict[tuple[str, int], int] = {}
         self._since: dict[tuple[str, int], int] = {}
 
@@ -44,17 +45,21 @@ class FreshnessBook:
         lanes = self._engine.lanes
         for place in [place for place in self._observed if place not in lanes]:
             del self._observed[place]
+            self._looked.pop(place, None)
             self._caught_up.pop(place, None)
             self._since.pop(place, None)
         for place, lane in lanes.items():
             self._observe_lane(place, lane)
 
     def _observe_lane(self, place: tuple[str, int], lane: SourceLane) -> tuple[int, int] | None:
+        state = self._fetch_state(*place)
+        if self._looked.get(place) == (state, lane.applied):
+            return state
+        self._looked[place] = state, lane.applied
         observed = self._observed.get(place)
         if observed is None:
             observed = self._observed[place] = deque(maxlen=_OBSERVATIONS_MAX)
             self._since[place] = self._clock.now_ms()
-        state = self._fetch_state(*place)
         if state is not None and (not observed or observed[-1] != state):
             observed.append(state)
         reached = lane.applied + 1

@@ -26,9 +26,8 @@ from streamapp.errors import (
     UnknownKeyError,
     UnknownTableError,
 )
-from streamapp.queries.changes import ChangeHub
 from streamapp.queries.feed_health import FeedHealth
-from streamapp.queries.following import Followed, Following, Positions
+from streamapp.queries.following import Followed, Following
 from streamapp.queries.freshness import FetchState, FreshnessBook
 from streamapp.queries.gauges import Gauges
 from streamapp.queries.model import (
@@ -39,21 +38,20 @@ from streamapp.queries.model import (
     Predicate,
     Reading,
     TableInfo,
-    WindowSpan,
     WorkerInfo,
 )
 from streamapp.queries.nearest import nearest_keys
 from streamapp.queries.peers import Peers, in_parts, key_path, reading_of, remote_problem
-from streamapp.queries.positions import decode, mark_of
+from streamapp.queries.positions import decode
+from streamapp.queries.readings import RESTORING_RETRY_S, Readings
 from streamapp.queries.remote_changes import events_of
+from streamapp.queries.subscribers import Subscribers
 from streamapp.state import reads
-from streamapp.state.changed import entry_at
-from streamapp.state.entry import Entry
-from streamapp.state.partition import PartitionState
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
+    from streamapp.state.entry import Entry
     from streamapp.engine.standby import Standby
 
 Owners = Callable[[], Mapping[str, Mapping[str, Sequence[int]]]]
@@ -70,9 +68,6 @@ _LOOKS_PER_MOVED = 10
 _NEAREST_FOR = 3
 #: what `/v1/status` tells of: this many keys of a partition, from this share on, and so many in all
 _HOT_PER_PARTITION, _HOT_SHARE, _HOT_MAX = 3, 0.05, 20
-_RESTORING_RETRY_S = 1
-#: that many records waiting are a backlog
-_BACKLOG_RECORDS = 2_000
 
 
 class QueryService:
@@ -102,17 +97,10 @@ class QueryService:
         self._freshness = FreshnessBook(engine, feed_health, fetch_state, engine.clock)
         self._gauges = Gauges(engine, self._freshness.lag)
         self._peers = Peers(engine.settings, engine.metrics)
-        self._hub = ChangeHub(
-            subscribers_max=engine.settings.sse_subscribers_max,
-            pending_max=engine.settings.sse_queue_max,
-            on_conflated=engine.metrics.conflated.inc,
-            crowded=self._crowded,
-        )
+        self._readings = Readings(engine, self._freshness)
+        self._subscribers = Subscribers(engine, self._readings)
         self._own_url = ""
         self._observers: list[asyncio.Task[None]] = []
-        self._followed: set[Followed] = set()
-        self._positions = Positions()
-        engine.on_restored = self._watch
 
     async def start(self, own_url: str) -> None:
         """Begin to keep the books of freshness; `own_url` is where the others reach this worker."""
@@ -132,21 +120,6 @@ class QueryService:
         await asyncio.gather(*self._observers, return_exceptions=True)
         await self._peers.stop()
 
-    def _watch(self, live: LivePartition) -> None:
-        assert live.state is not None
-        # a call per change costs the lanes something, so only where somebody listens
-        wanted = self._hub.listened_to(live.table.name)
-        live.state.on_change = self._hub.listener(live.table.name) if wanted else None
-
-    def _crowded(self) -> bool:
-        """Whether the lanes have a backlog, and not only what has just arrived."""
-        return sum(lane.queued for lane in self._engine.lanes.values()) > _BACKLOG_RECORDS
-
-    def _watch_all(self, running: RunningTable) -> None:
-        for live in running.live.values():
-            if live.state is not None:
-                self._watch(live)
-
     async def _observe_forever(self) -> None:
         for look in itertools.count():
             await asyncio.sleep(_OBSERVE_S)
@@ -155,8 +128,7 @@ class QueryService:
             if look % _LOOKS_PER_SIZE == 0:
                 self._gauges.look_at_sizes()
             if look % _LOOKS_PER_MOVED == 0:
-                for followed in tuple(self._followed):
-                    followed.look()
+                self._subscribers.look()
 
     # --- what there is -------------------------------------------------------------------------------------------------
 
@@ -260,7 +232,7 @@ class QueryService:
                     if elsewhere is None:
                         raise
                     return elsewhere
-        state = self._state(live) if copy is None else live.state
+        state = self._readings.state(live) if copy is None else live.state
         assert state is not None
         found = reads.current(state, key) if at is None else reads.at(state, key, at)
         if found is None:
@@ -269,7 +241,7 @@ class QueryService:
                     f"the worker that owns {key!r} did not answer, and the copy here does not hold it", retry_after_s=1
                 )
             raise self._missing(running, key, at, with_nearest)
-        reading = self._reading(live, key, *found)
+        reading = self._readings.reading(live, key, *found)
         if copy is not None:
             behind_ms = max(0, self._engine.clock.now_ms() - (copy.caught_up_ms or 0))
             freshness = replace(reading.freshness, stale=True, lag=None, staleness_ms=behind_ms)
@@ -301,8 +273,8 @@ class QueryService:
         live = running.live.get(running.partition_of(key))
         if live is None:
             return None
-        found = reads.current(self._state(live), key)
-        return None if found is None else self._reading(live, key, *found)
+        found = reads.current(self._readings.state(live), key)
+        return None if found is None else self._readings.reading(live, key, *found)
 
     async def values(
         self, table: str, keys: Sequence[str], *, max_staleness_ms: int | None = None, local_only: bool = False
@@ -375,7 +347,7 @@ class QueryService:
                 {"from": start, "to": end, "limit": limit, "cursor": cursor},
             )
             return Page([reading_of(item) for item in body["items"]], body.get("cursor"))
-        state = self._state(live)
+        state = self._readings.state(live)
         if not state.has_key(key):
             raise self._missing(running, key, None)
         after = _decode_cursor(cursor)
@@ -391,7 +363,7 @@ class QueryService:
                 break
         shown = found[:limit]
         more = _encode_cursor(str(shown[-1][0])) if len(found) > limit else None
-        return Page([self._reading(live, key, *pair) for pair in shown], more)
+        return Page([self._readings.reading(live, key, *pair) for pair in shown], more)
 
     # --- over all keys -------------------------------------------------------------------------------------------------
 
@@ -402,7 +374,7 @@ class QueryService:
         running = self._table(table)
         after = _decode_cursor(cursor)
         parts: list[Iterable[str]] = [
-            self._state(live).keys(prefix, after, limit + 1) for live in self._readable(running, local_only)
+            self._readings.state(live).keys(prefix, after, limit + 1) for live in self._readable(running, local_only)
         ]
         answers, missing = await self._gather(
             running,
@@ -442,15 +414,15 @@ class QueryService:
 
         candidates: list[tuple[tuple[bool, float, str], Any]] = []
         for live in self._readable(running, local_only):
-            state = self._state(live)
+            state = self._readings.state(live)
             keys = itertools.chain.from_iterable(map(state.iter_keys, prefixes))
             for number, key in enumerate(keys):
                 if number % _STEP_KEYS == 0:
                     await asyncio.sleep(0)  # others may want to read; meanwhile the partition may have gone
-                    self._state(live)
+                    self._readings.state(live)
                 found = reads.current(state, key)
                 if found is not None:
-                    value = self._value(live, *found)
+                    value = self._readings.value(live, *found)
                     candidates.append((rank(value.get(by), key), (live, key, found)))
         looked_at = len(candidates)
         path = f"/v1/tables/{quote(table, safe='')}/top"
@@ -463,7 +435,10 @@ class QueryService:
                 reading = reading_of(item)
                 candidates.append((rank(reading.value.get(by), reading.key), reading))
         best = heapq.nsmallest(limit, candidates, key=lambda pair: pair[0])
-        items = [item if isinstance(item, Reading) else self._reading(item[0], item[1], *item[2]) for _, item in best]
+        items = [
+            item if isinstance(item, Reading) else self._readings.reading(item[0], item[1], *item[2])
+            for _, item in best
+        ]
         return Page(items, None, missing, looked_at)
 
     # --- changes -------------------------------------------------------------------------------------------------------
@@ -489,11 +464,12 @@ class QueryService:
             urls = self._other_owners(running)
         else:
             urls = []
+        since_told = None if since is None else decode(since) or {}
         async with AsyncExitStack() as stack:
             local: Followed | None = None
             if here:
-                local = self._follow(stack, running, key, prefix, condition)
-                await local.begin(None if since is None else decode(since) or {})
+                local = stack.enter_context(self._subscribers.follow(running, key, prefix, condition))
+                await local.begin(since_told)
             remote: list[AsyncIterator[Change]] = []
             path = f"/v1/tables/{quote(table, safe='')}/changes"
             wanted = {
@@ -505,71 +481,6 @@ class QueryService:
                 answer = await stack.enter_async_context(self._peers.stream(url, path, wanted, since=since))
                 remote.append(events_of(answer, url))
             yield Following(local, remote)
-
-    def _follow(
-        self,
-        stack: AsyncExitStack,
-        running: RunningTable,
-        key: str | None,
-        prefix: str,
-        condition: Predicate | None,
-    ) -> Followed:
-        """Subscribe to what lives here, for as long as the stack is open."""
-
-        def value_of(known: str, start: int) -> Mapping[str, Any] | None:
-            live = running.live.get(running.partition_of(known))
-            if live is None or live.state is None:
-                return None
-            entry = entry_at(live.state, known, start)
-            return None if entry is None else self._value(live, start, entry)
-
-        one = self._hub.subscribe(running.name, key, prefix=prefix, condition=condition, value_of=value_of)
-        stack.callback(self._watch_all, running)
-        stack.callback(self._hub.unsubscribe, one)
-        self._watch_all(running)
-        followed = Followed(
-            self,
-            running,
-            self._hub,
-            self._positions,
-            one,
-            mark=self._mark(running),
-            resume_max=self._settings.sse_resume_max,
-            resume_max_ms=self._settings.sse_resume_max_ms,
-        )
-        self._followed.add(followed)
-        stack.callback(self._followed.discard, followed)
-        return followed
-
-    def _mark(self, running: RunningTable) -> bytes:
-        """What an id says of its table: whatever makes its offsets mean something else makes another mark."""
-        definition = running.definition
-        return mark_of(
-            (
-                self._engine.cluster_id,
-                running.app_id,
-                running.name,
-                running.changelog_id,
-                *running.topic_ids,
-                definition.fingerprint,
-                # it decides which windows are closed by a stream time
-                definition.window.grace_ms if definition.window is not None else None,
-            )
-        )
-
-    def readable(self, live: LivePartition) -> PartitionState:
-        """The state of a partition, where it may be read now.
-
-        Raises:
-            RestoringError: it is being restored.
-            LeaseExpiredError: for now nobody knows whose it is.
-        """
-        state: PartitionState = self._state(live)
-        return state
-
-    def reading(self, live: LivePartition, key: str, start: int, entry: Entry) -> Reading:
-        """One value with its freshness."""
-        return self._reading(live, key, start, entry)
 
     def _other_owners(self, running: RunningTable) -> list[str]:
         """The other workers that together have what this one has not."""
@@ -589,15 +500,6 @@ class QueryService:
             raise UnknownTableError(f"there is no table {name!r}; there are: {known}")
         return running
 
-    def _state(self, live: LivePartition) -> Any:
-        self._engine.lease.check()
-        if live.state is None:
-            raise RestoringError(
-                f"table {live.table.name}, partition {live.partition} is being restored",
-                retry_after_s=_RESTORING_RETRY_S,
-            )
-        return live.state
-
     def _locals(self, running: RunningTable) -> list[LivePartition]:
         return [running.live[partition] for partition in sorted(running.live)]
 
@@ -606,24 +508,8 @@ class QueryService:
         here = self._locals(running)
         ready = [live for live in here if live.state is not None]
         if here and not ready and local_only:
-            self._state(here[0])  # says why
+            self._readings.state(here[0])  # says why
         return ready
-
-    def _value(self, live: LivePartition, start: int, entry: Entry) -> Mapping[str, Any]:
-        state = live.state
-        assert state is not None
-        window = None if state.window is None else (start, state.end_of(start, entry))
-        return state.aggregate.result(entry.state, window)
-
-    def _reading(self, live: LivePartition, key: str, start: int, entry: Entry) -> Reading:
-        state = live.state
-        assert state is not None
-        window = None
-        if state.window is not None:
-            window = WindowSpan(start, state.end_of(start, entry), state.is_final(start, entry))
-        return Reading(
-            live.table.name, key, window, self._value(live, start, entry), self._freshness.of(live, key, entry)
-        )
 
     def _missing(self, running: RunningTable, key: str, at: int | None, with_nearest: bool = True) -> QueryError:
         live = running.live[running.partition_of(key)]
@@ -640,13 +526,13 @@ class QueryService:
                 f"partition {partition} of {running.name} is not here (any more); ask again", retry_after_s=1
             )
         if not running.partitions:
-            raise RestoringError("this worker has just started", retry_after_s=_RESTORING_RETRY_S)
+            raise RestoringError("this worker has just started", retry_after_s=RESTORING_RETRY_S)
         topic = running.input_topics[0]
         for url, topics in self._owners().items():
             if partition in topics.get(topic, ()) and url.rstrip("/") != self._own_url:
                 return url
         raise RestoringError(
-            f"partition {partition} of {running.name} is being assigned", retry_after_s=_RESTORING_RETRY_S
+            f"partition {partition} of {running.name} is being assigned", retry_after_s=RESTORING_RETRY_S
         )
 
     async def _gather(

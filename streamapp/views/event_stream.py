@@ -18,6 +18,7 @@ from streamapp.queries.following import Following
 from streamapp.queries.model import Change, Reading
 from streamapp.queries.positions import Told, encode
 from streamapp.settings import Settings
+from streamapp.views.outbox import Outbox
 from streamapp.views.problems import document
 from streamapp.views.pumping import Pumped, Source
 from streamapp.views.serialise import dumps
@@ -82,7 +83,7 @@ class EventStream:
         request: whose transport is written to.
         settings: heartbeat, bounds and time-outs.
         metrics: counts what was conflated.
-        written: shared by all streams.
+        written, outbox: shared by all streams.
         interval_ms: shortest time between two bursts of changes; 0 sends each as soon as it is there.
         status: where given, an `event: status` with that document follows every second.
     """
@@ -94,6 +95,7 @@ class EventStream:
         settings: Settings,
         metrics: Metrics,
         written: Written,
+        outbox: Outbox,
         *,
         interval_ms: int = 0,
         status: StatusSource | None = None,
@@ -106,6 +108,7 @@ class EventStream:
         self._chunked = bool(request.version >= (1, 1))
         self._metrics = metrics
         self._written = written
+        self._outbox = outbox
         self._interval_s = interval_ms / 1000
         self._status = status
         self._heartbeat_s = settings.sse_heartbeat_ms / 1000
@@ -158,6 +161,7 @@ class EventStream:
             raise ConnectionResetError("the subscriber took nothing within the write time-out") from None
         finally:
             self._direct = False
+            self._outbox.flush()  # the end of the answer comes after it
             for source in self._sources:
                 source.on_arrival(_nothing)
             for one in pumped:
@@ -181,6 +185,7 @@ class EventStream:
                 self._send(content)
                 if not self._waits():
                     break
+                self._outbox.flush()  # so that it shows how much the client takes
         except QueryError as failure:
             self._failure = failure
         except Exception:  # an aggregate's own code; whoever passes changes on has others to tell
@@ -220,11 +225,10 @@ class EventStream:
         identity = "" if waiting else self._position()
         if not taken:
             return b""
-        written, last = self._written, len(taken) - 1
-        return b"".join(
-            event(change.kind, change_data(change, written.of(change.reading)), identity if number == last else None)
-            for number, change in enumerate(taken)
-        )
+        written, last = self._written, taken.pop()
+        told = [event(change.kind, change_data(change, written.of(change.reading))) for change in taken]
+        told.append(event(last.kind, change_data(last, written.of(last.reading)), identity))
+        return b"".join(told)
 
     def _position(self) -> str:
         if len(self._sources) == 1:
@@ -241,7 +245,7 @@ class EventStream:
     def _send(self, content: bytes) -> None:
         transport = self._transport
         if not transport.is_closing():
-            transport.write(b"%x\r\n%b\r\n" % (len(content), content) if self._chunked else content)
+            self._outbox.put(transport, b"%x\r\n%b\r\n" % (len(content), content) if self._chunked else content)
             self._written_at = self._now()
 
     # --- and in between ------------------------------------------------------------------------------------------------

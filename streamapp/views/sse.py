@@ -23,6 +23,7 @@ from streamapp.queries.positions import ID_MAX_CHARS
 from streamapp.settings import Settings
 from streamapp.views.event_stream import EventStream, StatusSource, Written
 from streamapp.views.guard import Route
+from streamapp.views.outbox import Outbox
 from streamapp.views.parameters import Parameters, checked_key
 from streamapp.views.problems import document
 from streamapp.views.reads import Reads
@@ -65,6 +66,7 @@ class StreamViews:
         self._status = status
         self._open: set[EventStream] = set()
         self._written = Written()
+        self._outbox = Outbox()
         self._reserved = 0  # admitted, from before their snapshot is asked for until they are gone
 
     def routes(self) -> list[Route]:
@@ -177,6 +179,7 @@ class StreamViews:
                 self._settings,
                 self._metrics,
                 self._written,
+                self._outbox,
                 interval_ms=interval_ms,
                 status=status,
             )

@@ -285,7 +285,7 @@ async def events_until(
 async def test_changes_cost_a_table_nothing_while_nobody_listens(halves: tuple[Half, Half]) -> None:
     first, _ = halves
     states = [live.state for live in first.table.live.values()]
-    first.service._watch_all(first.table)
+    first.service._subscribers.watch(first.table)
     assert [state.on_change for state in states if state] == [None, None]
     async with first.service.changes(T, local_only=True):
         assert all(state.on_change for state in states if state)
@@ -412,6 +412,6 @@ async def test_owner_that_fails_counts_as_one_that_does_not_answer(halves: tuple
     def fails(*_: object) -> None:
         raise ValueError("broken")
 
-    second.service.point = second.service._reading = fails  # type: ignore[assignment,method-assign]
+    second.service.point = second.service._readings.reading = fails  # type: ignore[assignment,method-assign]
     with pytest.raises(OwnerUnreachableError, match="the owner answered 500"):
         await first.service.get(T, key)

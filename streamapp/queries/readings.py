@@ -1,0 +1,60 @@
+"""What is read of a partition that lives here: whether it may be, a window's value, and how fresh it is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from streamapp.engine.runtime import Engine
+from streamapp.engine.tables import LivePartition
+from streamapp.errors import RestoringError
+from streamapp.queries.freshness import FreshnessBook
+from streamapp.queries.model import Reading, WindowSpan
+from streamapp.state.entry import Entry
+from streamapp.state.partition import PartitionState
+
+RESTORING_RETRY_S = 1
+
+
+class Readings:
+    """Reads the partitions of this worker.
+
+    Args:
+        engine: knows whether they are its own for now.
+        freshness: of what it applies.
+    """
+
+    def __init__(self, engine: Engine, freshness: FreshnessBook) -> None:
+        self._lease = engine.lease
+        self._freshness = freshness
+
+    def state(self, live: LivePartition) -> PartitionState:
+        """The state of a partition, where it may be read now.
+
+        Raises:
+            RestoringError: it is being restored.
+            LeaseExpiredError: for now nobody knows whose it is.
+        """
+        self._lease.check()
+        if live.state is None:
+            raise RestoringError(
+                f"table {live.table.name}, partition {live.partition} is being restored",
+                retry_after_s=RESTORING_RETRY_S,
+            )
+        return live.state
+
+    def value(self, live: LivePartition, start: int, entry: Entry) -> Mapping[str, Any]:
+        """The fields of one window's value."""
+        state = live.state
+        assert state is not None
+        window = None if state.window is None else (start, state.end_of(start, entry))
+        return state.aggregate.result(entry.state, window)
+
+    def reading(self, live: LivePartition, key: str, start: int, entry: Entry) -> Reading:
+        """One window's value with its freshness."""
+        state = live.state
+        assert state is not None
+        span, window = None, None
+        if state.window is not None:
+            end = state.end_of(start, entry)
+            span, window = (start, end), WindowSpan(start, end, state.is_final(start, entry))
+        value = state.aggregate.result(entry.state, span)
+        return Reading(live.table.name, key, window, value, self._freshness.of(live, key, entry))
