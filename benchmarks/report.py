@@ -119,6 +119,15 @@ def _reads(figures: Figures) -> str:
     return table(("point reads", "client", "requests/s", "p50 ms", "p99 ms"), rows)
 
 
+def _tools(figures: Figures) -> str:
+    rows = [
+        (content["what"], name, *(figure(of[value]) for value in ("p50_ms", "p90_ms", "p99_ms", "max_ms")))
+        for content in figures.values()
+        for name, of in (("all", content), *content["tools"].items())
+    ]
+    return table(("tools/call", "tool", "p50 ms", "p90 ms", "p99 ms", "max ms"), rows)
+
+
 def _subscribers(figures: Figures) -> str:
     delay = figures["delay"]
     head = (
@@ -188,6 +197,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "steps": ("A user's own Python", _steps),
     "latency": ("Latency", _latency),
     "reads": ("Point reads", _reads),
+    "tools": ("MCP tools", _tools),
     "subscribers": ("Event streams", _subscribers),
     "recovery": ("Recovery", _recovery),
     "takeover": ("Take-over", _takeover),

@@ -17,6 +17,8 @@ class Sizes:
         latency_s, latency_warmup_s: how long probes are sent, and the part of it that does not count.
         read_s: how long each read test runs.
         read_load: events/s that come in while reads are measured.
+        tool_load: events/s that come in while tools are called.
+        tool_s: how long each test of the tools runs.
         subscribers: event streams, one key each; one in ten of them stalls.
         subscriber_s: how long they are told of a steady load.
         subscriber_trades: events of a backlog that is worked off with and without them.
@@ -38,6 +40,8 @@ class Sizes:
     latency_warmup_s: float
     read_s: float
     read_load: int
+    tool_load: int
+    tool_s: float
     subscribers: int
     subscriber_s: float
     subscriber_trades: int
@@ -61,6 +65,8 @@ PROFILES = {
         latency_warmup_s=5.0,
         read_s=8.0,
         read_load=50_000,
+        tool_load=20_000,
+        tool_s=20.0,
         subscribers=1_000,
         subscriber_s=20.0,
         subscriber_trades=1_500_000,
@@ -82,6 +88,8 @@ PROFILES = {
         latency_warmup_s=3.0,
         read_s=3.0,
         read_load=50_000,
+        tool_load=20_000,
+        tool_s=8.0,
         subscribers=1_000,
         subscriber_s=8.0,
         subscriber_trades=600_000,
@@ -103,6 +111,8 @@ PROFILES = {
         latency_warmup_s=1.0,
         read_s=1.0,
         read_load=5_000,
+        tool_load=2_000,
+        tool_s=2.0,
         subscribers=100,
         subscriber_s=2.0,
         subscriber_trades=60_000,

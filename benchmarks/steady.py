@@ -1,6 +1,6 @@
-"""A load of trades at a steady rate: `python -m benchmarks.steady BROKERS TOPIC RATE SECONDS [KEYS]`.
+"""A load of trades at a steady rate: `python -m benchmarks.steady BROKERS TOPIC RATE SECONDS [KEYS [LINGER_MS]]`.
 
-A few instruments trade often and most of them seldom; with KEYS that many instruments trade equally often instead.
+A few instruments trade often and most of them seldom; with KEYS above 0 that many instruments trade equally often instead.
 Every millisecond it sends what has become due, so a pause is made up for; it says `started`, and once a second how many
 records it has sent and how far it fell behind in that second.
 """
@@ -19,10 +19,13 @@ _LINGER_ABOVE = 30_000
 _EVEN_LINGER_MS = 5
 
 
-def main(brokers: str, topic: str, rate: float, seconds: float, even_keys: int = 0) -> None:
+def main(
+    brokers: str, topic: str, rate: float, seconds: float, even_keys: int = 0, linger_ms: int | None = None
+) -> None:
     """Send; returns when everything is acknowledged."""
     # many keys are few records of each partition at a time: without patience a broker is asked for each of them
-    linger_ms = _EVEN_LINGER_MS if even_keys else 2 if rate > _LINGER_ABOVE else 0
+    if linger_ms is None:
+        linger_ms = _EVEN_LINGER_MS if even_keys else 2 if rate > _LINGER_ABOVE else 0
     producer = bulk_producer(brokers, linger_ms=linger_ms, compression="none")
     chance = np.random.default_rng(2)
     if even_keys:

@@ -25,6 +25,7 @@ PARTS = {
     "steps": 600,
     "latency": 600,
     "reads": 300,
+    "tools": 300,
     "subscribers": 400,
     "recovery": 600,
     "takeover": 600,

@@ -73,6 +73,16 @@ def _idle_reads(results: Results) -> float:
     return 100 * float(figures["idle"]["requests_per_s"]) / float(figures["bare"]["requests_per_s"])
 
 
+def _worst_tools(figure: str) -> Callable[[Results], float | None]:
+    """Of both revisions of the protocol, while events come in."""
+
+    def find(results: Results) -> float | None:
+        figures = results.figures("tools")
+        return max(float(content[figure]) for name, content in figures.items() if name.startswith("loaded"))
+
+    return find
+
+
 def _agent(results: Results) -> float:
     figures = results.figures("steps")
     return float(figures["agent"]["events_per_s"]) / float(figures["stock_agent"]["events_per_s"])
@@ -102,6 +112,8 @@ TARGETS = (
     Target("event to HTTP at 5,000 events/s, p99", 15.0, _at("latency", "http_5000", "p99_ms"), "ms", False),
     Target("event to HTTP at 20,000 events/s, p99", 25.0, _at("latency", "http_20000", "p99_ms"), "ms", False),
     Target("point reads while events come in, p99", 10.0, _at("reads", "paced_loaded", "p99_ms"), "ms", False),
+    Target("tools/call at 20,000 events/s, p50", 5.0, _worst_tools("p50_ms"), "ms", False),
+    Target("tools/call at 20,000 events/s, p99", 20.0, _worst_tools("p99_ms"), "ms", False),
     Target("event streams, the reading ones' delay, p99", 250.0, _at("subscribers", "delay", "p99_ms"), "ms", False),
     Target("throughput with event streams to without", 0.9, _at("subscribers", "throughput_ratio"), "x"),
     Target("idle point reads of bare aiohttp's", 60.0, _idle_reads, "%"),

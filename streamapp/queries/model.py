@@ -111,8 +111,7 @@ class Predicate(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One change of a value, as a subscriber sees it.
 
     Attributes:

@@ -35,6 +35,11 @@ def reads(what: str, rate: float, p99: float) -> dict[str, Any]:
     return {"what": what, "client": "wrk", "requests_per_s": rate, "p50_ms": p99 / 3, "p99_ms": p99}
 
 
+def called(what: str, p99: float) -> dict[str, Any]:
+    taken = {"p50_ms": p99 / 4, "p90_ms": p99 / 2, "p99_ms": p99, "max_ms": p99 * 2, "samples": 400}
+    return {"what": what, **taken, "tools": {"get_current": taken, "get_top": taken}}
+
+
 def restart(what: str, ready: float, restore: float | None = None) -> dict[str, Any]:
     return {"what": what, "ready_s": ready, "restore_s": restore, "restored": 0 if restore is None else 1_000_000}
 
@@ -78,6 +83,11 @@ def full_results() -> Results:
             "bare": reads("bare aiohttp", 34_000, 1.0),
             "idle": reads("streamapp, idle", 22_000, 1.5),
             "paced_loaded": reads("streamapp, 50,000 events/s, paced", 500, 6.0),
+        },
+        "tools": {
+            "idle_2026-07-28": called("idle", 4.0),
+            "loaded_2026-07-28": called("20,000 events/s", 12.0),
+            "loaded_2025-06-18": called("20,000 events/s", 14.0),
         },
         "subscribers": {
             "subscribers": 1_000,
