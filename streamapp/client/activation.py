@@ -121,10 +121,11 @@ class OnChange:
         fields = [FieldInfo(one.name, one.type, one.unit, one.nullable) for one in described.fields]
         condition = parse(self._condition, fields)
         try:
-            async with contextlib.aclosing(self._client.changes(self._table, self._key)) as events:
+            prefix = (self._prefix or None) if self._key is None else None
+            async with contextlib.aclosing(self._client.changes(self._table, self._key, prefix=prefix)) as events:
                 async for event in events:
                     reading = event.data
-                    if str(reading["key"]).startswith(self._prefix) and self._is_newest(reading):
+                    if self._is_newest(reading):
                         self._changed(condition, Activation(self._table, reading["key"], reading["value"], reading))
         finally:
             tasks = [place.task for place in self._places.values() if place.task is not None]

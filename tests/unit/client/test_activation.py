@@ -143,7 +143,7 @@ async def test_late_event_of_an_older_window_begins_and_ends_nothing() -> None:
     seen: list[float] = []
     told = Told()
 
-    async def changes(_table: str, _key: str | None) -> AsyncIterator[Event]:
+    async def changes(_table: str, _key: str | None, *, prefix: str | None) -> AsyncIterator[Event]:
         for close, start in [(9.0, 60), (1.0, 0), (9.5, 60), (99.0, 0), (2.0, 60), (99.0, 0), (7.0, 120)]:
             window = {"start": start, "end": start + 60, "final": False}
             yield Event("change", {"key": BTC, "value": {"close": close}, "window": window}, "x")
