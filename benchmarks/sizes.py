@@ -8,6 +8,7 @@ class Sizes:
     """Amounts of one profile. Engines that are slow get fewer events, so that each runs for some seconds.
 
     Attributes:
+        broker_warmup_s: how long a new broker is used before anything is measured.
         rounds: how often each engine of a comparison runs, in turn.
         trades: events for this project and for Kafka Streams, whose compiler needs a while to get warm.
         trades_fast: ... for Bytewax and Pathway.
@@ -28,6 +29,7 @@ class Sizes:
         scaling_trades: events for each number of workers.
     """
 
+    broker_warmup_s: float
     rounds: int
     trades: int
     trades_fast: int
@@ -53,6 +55,7 @@ class Sizes:
 
 PROFILES = {
     "full": Sizes(
+        broker_warmup_s=40.0,
         rounds=3,
         trades=3_000_000,
         trades_fast=600_000,
@@ -76,6 +79,7 @@ PROFILES = {
         scaling_trades=6_000_000,
     ),
     "quick": Sizes(
+        broker_warmup_s=30.0,
         rounds=1,
         trades=1_000_000,
         trades_fast=300_000,
@@ -99,6 +103,7 @@ PROFILES = {
         scaling_trades=3_000_000,
     ),
     "tiny": Sizes(
+        broker_warmup_s=0.0,
         rounds=1,
         trades=120_000,
         trades_fast=40_000,

@@ -16,6 +16,7 @@ from benchmarks.context import Context
 from benchmarks.processes import ProcessTree
 from benchmarks.results import PartResult, Results
 from benchmarks.sizes import PROFILES
+from benchmarks.warmup import warm
 from streamapp.local.broker import EmbeddedKafka
 from streamapp.local.java import find_java
 
@@ -69,6 +70,7 @@ async def run(
     with contextlib.ExitStack() as stack:
         folder = keep_logs or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamapp-bench-")))
         async with EmbeddedKafka() as kafka:
+            await warm(Context(kafka.bootstrap, ProcessTree(kafka.pid), folder / "warm-up", environments, sizes))
             for number, part in enumerate(parts):
                 print(f"[{number + 1}/{len(parts)}] {part}", flush=True)
                 context = Context(

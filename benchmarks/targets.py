@@ -78,7 +78,8 @@ def _worst_tools(figure: str) -> Callable[[Results], float | None]:
 
     def find(results: Results) -> float | None:
         figures = results.figures("tools")
-        return max(float(content[figure]) for name, content in figures.items() if name.startswith("loaded"))
+        worst = [float(content[figure]) for name, content in figures.items() if name.startswith("loaded")]
+        return max(worst, default=None)
 
     return find
 

@@ -84,7 +84,7 @@ def _tools(number: int) -> tuple[str, dict[str, Any]]:
         ("get_current", {"table": "candles", "keys": [key, other]}),
         ("get_windows", {"table": "candles", "key": key}),
         ("get_top", {"table": "candles", "by": "volume"}),
-        ("find_keys", {"table": "candles", "text": key[:4]}),
+        ("find_keys", {"table": "candles", "query": key[1:4]}),
         ("list_tables", {}),
     ]
     return choices[number % len(choices)]
@@ -159,4 +159,4 @@ class _Caller:
             if response.content_type == "text/event-stream":
                 text = next(line[6:] for line in text.splitlines() if line.startswith("data: {"))
             answer: dict[str, Any] = json.loads(text)
-            return answer, dict(response.headers)
+            return answer, response.headers
