@@ -15,7 +15,7 @@ from streamapp.errors import RateLimitedError
 from streamapp.queries.model import Predicate
 
 #: subscribers are written to for so long before others get a turn, and wait so many times as long while lanes have work
-_SLICE_S, _REST_FACTOR = 0.004, 4.0
+_SLICE_S, _REST_FACTOR = 0.004, 12.0
 #: so many before it is looked how long that took
 _WOKEN_AT_ONCE = 16
 Place = tuple[str, int]
@@ -254,12 +254,12 @@ class ChangeHub:
     def _tell(self) -> None:
         """Wake subscribers for a while; the rest of them, and who has changed meanwhile, after a rest."""
         self._scheduled = False
-        for table in tuple(self._noted):
-            self.pass_on(table)
         # processor time: on a busy machine the clock goes on while nothing is done here
         begin = time.thread_time()
-        worked_s = 0.0
-        woken = self._woken
+        for table in tuple(self._noted):
+            self.pass_on(table)
+        worked_s = 0.0  # to pass on is part of what is made up for, but some are woken all the same
+        woken, woken_at = self._woken, time.thread_time()
         self._turns += 1
         self.turn = self._turns
         try:
@@ -267,9 +267,10 @@ class ChangeHub:
                 for one in tuple(itertools.islice(woken, _WOKEN_AT_ONCE)):
                     if woken.pop(one, one) is None:
                         one.notify()
-                worked_s = time.thread_time() - begin
+                worked_s = time.thread_time() - woken_at
         finally:
             self.turn = None
+        worked_s = time.thread_time() - begin
         if woken or worked_s > _SLICE_S / 4:
             # while lanes have a backlog they get most of the time, and subscribers fewer and newer values; else the loop
             # only goes round once

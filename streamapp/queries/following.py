@@ -12,7 +12,7 @@ from typing import Literal
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.errors import QueryError, RestoringError
 from streamapp.queries.changes import ChangeHub, Subscription
-from streamapp.queries.model import Change
+from streamapp.queries.model import Change, Heartbeat
 from streamapp.queries.positions import Position, Told, encode, since
 from streamapp.queries.remote_changes import merged
 from streamapp.queries.telling import Telling
@@ -291,10 +291,10 @@ class Following:
         remote: what other workers tell.
     """
 
-    def __init__(self, local: Followed | None, remote: Sequence[AsyncIterator[Change]]) -> None:
+    def __init__(self, local: Followed | None, remote: Sequence[AsyncIterator[Change | Heartbeat]]) -> None:
         self.local = local
         self.remote = remote
-        self._whole: AsyncIterator[Change] | None = None
+        self._whole: AsyncIterator[Change | Heartbeat] | None = None
 
     def __aiter__(self) -> "Following":
         """Itself."""
@@ -303,6 +303,12 @@ class Following:
     async def __anext__(self) -> Change:
         """The next change of any part."""
         if self._whole is None:
-            parts: list[AsyncIterator[Change]] = [*([self.local] if self.local is not None else []), *self.remote]
+            parts: list[AsyncIterator[Change | Heartbeat]] = [
+                *([self.local] if self.local is not None else []),
+                *self.remote,
+            ]
             self._whole = parts[0] if len(parts) == 1 else merged(parts)
-        return await anext(self._whole)
+        while True:
+            change = await anext(self._whole)
+            if isinstance(change, Change):
+                return change

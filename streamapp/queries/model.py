@@ -129,6 +129,12 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     resumed: str | None = None
 
 
+class Heartbeat(msgspec.Struct, frozen=True, gc=False):
+    """Another worker's stream is alive, and all that came up to this id has been told."""
+
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class FeedInfo:
     """The state of one venue's feed, for the dashboard and for health."""

@@ -13,15 +13,15 @@ import aiohttp
 import orjson
 
 from streamapp.errors import OwnerUnreachableError
-from streamapp.queries.model import Change
+from streamapp.queries.model import Change, Heartbeat
 from streamapp.queries.peers import reading_of, remote_problem
 
 #: changes that wait between the parts and whoever reads the whole
 _MERGED_MAX = 256
 
 
-async def events_of(response: aiohttp.ClientResponse, url: str) -> AsyncIterator[Change]:
-    """The changes of another worker's event stream, in the order it sends them.
+async def events_of(response: aiohttp.ClientResponse, url: str) -> AsyncIterator[Change | Heartbeat]:
+    """The changes of another worker's event stream, in the order it sends them; heartbeats where they say how far it is.
 
     Raises:
         OwnerUnreachableError: the stream broke off, ended, or was silent for longer than its heartbeats allow.
@@ -39,6 +39,8 @@ async def events_of(response: aiohttp.ClientResponse, url: str) -> AsyncIterator
                 identity = fields.get(b"id", b"").decode()
                 told: Literal["snapshot", "change"] = "snapshot" if kind == b"snapshot" else "change"
                 yield Change(identity, told, reading_of(body), body.get("conflated", 0), body.get("resumed"))
+            elif kind is None and b"id" in fields:
+                yield Heartbeat(fields[b"id"].decode())
             elif kind == b"problem":
                 raise remote_problem(orjson.loads(fields[b"data"]))
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as problem:
@@ -48,11 +50,11 @@ async def events_of(response: aiohttp.ClientResponse, url: str) -> AsyncIterator
     raise OwnerUnreachableError(f"the worker at {url} ended its changes; subscribe again", retry_after_s=1)
 
 
-async def merged(parts: Sequence[AsyncIterator[Change]]) -> AsyncIterator[Change]:
+async def merged(parts: Sequence[AsyncIterator[Change | Heartbeat]]) -> AsyncIterator[Change | Heartbeat]:
     """All parts as one, each in its own order; ends with the first error of any."""
-    queue: asyncio.Queue[Change | Exception] = asyncio.Queue(_MERGED_MAX)
+    queue: asyncio.Queue[Change | Heartbeat | Exception] = asyncio.Queue(_MERGED_MAX)
 
-    async def pump(part: AsyncIterator[Change]) -> None:
+    async def pump(part: AsyncIterator[Change | Heartbeat]) -> None:
         ended: Exception = OwnerUnreachableError("a part of these changes ended; subscribe again", retry_after_s=1)
         try:
             async for change in part:

@@ -34,6 +34,7 @@ from streamapp.queries.model import (
     Change,
     FeedInfo,
     FieldInfo,
+    Heartbeat,
     Page,
     Predicate,
     Reading,
@@ -51,8 +52,8 @@ from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
-    from streamapp.state.entry import Entry
     from streamapp.engine.standby import Standby
+    from streamapp.state.entry import Entry
 
 Owners = Callable[[], Mapping[str, Mapping[str, Sequence[int]]]]
 log = logging.getLogger(__name__)
@@ -470,7 +471,7 @@ class QueryService:
             if here:
                 local = stack.enter_context(self._subscribers.follow(running, key, prefix, condition))
                 await local.begin(since_told)
-            remote: list[AsyncIterator[Change]] = []
+            remote: list[AsyncIterator[Change | Heartbeat]] = []
             path = f"/v1/tables/{quote(table, safe='')}/changes"
             wanted = {
                 "key": key,

@@ -6,9 +6,9 @@ import asyncio
 class Outbox:
     """Collects writes until the turn is over.
 
-    A write to a reader that sleeps wakes it up, which costs more than the write itself; while it is awake further writes cost
-    little. So a thousand subscribers are written to back to back, not each when its text is made. Writes to one transport
-    keep their order; whoever writes to it by other means calls `flush` before.
+    A write to a reader that sleeps wakes it up, which costs more than the write itself; while it is awake further writes
+    cost little. So a thousand subscribers are written to back to back, not each when its text is made. Writes to one
+    transport keep their order; whoever writes to it by other means calls `flush` before.
     """
 
     def __init__(self) -> None:

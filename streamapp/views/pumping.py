@@ -7,7 +7,7 @@ from typing import Protocol
 
 from streamapp.errors import QueryError
 from streamapp.metrics import Metrics
-from streamapp.queries.model import Change
+from streamapp.queries.model import Change, Heartbeat
 from streamapp.queries.positions import Told, decode
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Pumped:
 
     behind = False
 
-    def __init__(self, changes: AsyncIterator[Change], pending_max: int, metrics: Metrics) -> None:
+    def __init__(self, changes: AsyncIterator[Change | Heartbeat], pending_max: int, metrics: Metrics) -> None:
         self.told: Told = {}
         self.last_id = ""
         self._changes = changes
@@ -112,6 +112,9 @@ class Pumped:
     async def _pump(self) -> None:
         try:
             async for change in self._changes:
+                if isinstance(change, Heartbeat):
+                    self._newest_id = change.id  # for the next heartbeat here; nobody waits for it
+                    continue
                 window = change.reading.window
                 # a late event of an older window must not stand in for the newest one's value
                 slot = (change.reading.table, change.reading.key, None if window is None else window.start)

@@ -3,13 +3,13 @@
 import http.client
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
 import pytest
 
+from streamapp.queries.positions import decode
 from tests.fakes.processes import HOST, Topics, Worker, started, until
 from tests.fakes.user_apps import MINUTE, START, UserApp, trade
 
@@ -90,6 +90,12 @@ def differing(stream: Stream, expected: dict[Place, Any]) -> dict[Place, Any]:
     }
 
 
+def is_settled(identity: str, partitions: int) -> bool:
+    """Whether an id is of all partitions, and all that it says was told had been durable."""
+    told = decode(identity)
+    return told is not None and len(told) == partitions and all(one.applied == one.durable for one in told.values())
+
+
 def send(app: UserApp, worker: Worker, minute: int, keys: list[str] = KEYS) -> None:
     app.send(*(trade(key, START + minute * MINUTE, price=float(minute + 1)) for key in keys))
     app.drained(worker)
@@ -156,9 +162,11 @@ def test_client_goes_on_at_another_worker_after_its_own_was_killed(kafka: str, t
             until("the snapshots", lambda: len(before.has) == len(KEYS))
             send(app, first, 1)
             until("the changes", lambda: len(before.has) == 2 * len(KEYS), hint=lambda: f"{before.kinds}")
-            told = before.last_id
-            until("an id behind them", lambda: before.last_id != told or len(before.last_id) > 100)
-            time.sleep(1.0)  # both workers' heartbeats
+            until(
+                "an id that says that all of it is durable",
+                lambda: is_settled(before.last_id, len(partitions)),
+                hint=lambda: f"{decode(before.last_id)}",
+            )
             first.kill()
         send(app, second, 2, KEYS[:2])
         until(
