@@ -99,6 +99,8 @@ class OnChange:
         pause_s: float = 0.5,
         publish: Publish = _unpublished,
     ) -> None:
+        if key is not None and prefix:
+            raise ValueError(f"key and prefix exclude each other, got {key!r} and {prefix!r}; give one of them")
         self._client = client
         self._table = table
         self._condition = condition
@@ -121,8 +123,8 @@ class OnChange:
         fields = [FieldInfo(one.name, one.type, one.unit, one.nullable) for one in described.fields]
         condition = parse(self._condition, fields)
         try:
-            prefix = (self._prefix or None) if self._key is None else None
-            async with contextlib.aclosing(self._client.changes(self._table, self._key, prefix=prefix)) as events:
+            changes = self._client.changes(self._table, self._key, prefix=self._prefix or None)
+            async with contextlib.aclosing(changes) as events:
                 async for event in events:
                     reading = event.data
                     if self._is_newest(reading):

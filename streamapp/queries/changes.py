@@ -16,6 +16,8 @@ from streamapp.queries.model import Predicate
 
 #: subscribers are written to for so long before others get a turn, and wait so many times as long while lanes have work
 _SLICE_S, _REST_FACTOR = 0.004, 12.0
+#: however long it took to pass changes on
+_REST_MAX_S = 0.25
 #: so many before it is looked how long that took
 _WOKEN_AT_ONCE = 16
 Place = tuple[str, int]
@@ -36,9 +38,21 @@ class Subscription:
         pending: (key, start) -> how many changes it stands for, in order of the first of them.
         behind: whether changes were dropped.
         notify: called, possibly often, when there is something to take or `failure` is set; may write at once.
+        settle: called after `notify`, once for all who have the same: writes what they have collected.
     """
 
-    __slots__ = ("behind", "condition", "failure", "key", "notify", "pending", "pending_max", "prefix", "table")
+    __slots__ = (
+        "behind",
+        "condition",
+        "failure",
+        "key",
+        "notify",
+        "pending",
+        "pending_max",
+        "prefix",
+        "settle",
+        "table",
+    )
 
     def __init__(self, table: str, key: str | None, prefix: str, condition: Predicate | None, pending_max: int) -> None:
         self.table = table
@@ -50,6 +64,7 @@ class Subscription:
         self.behind = False
         self.failure: Exception | None = None
         self.notify: Callable[[], None] = _nothing
+        self.settle: Callable[[], None] = _nothing
 
     def offer(self, place: Place, count: int) -> int:
         """Note that a window has changed so many times; how many of these changes nobody will be told of by themselves."""
@@ -264,14 +279,18 @@ class ChangeHub:
         self.turn = self._turns
         try:
             while woken and worked_s < _SLICE_S:
+                settle: dict[Callable[[], None], None] = {}
                 for one in tuple(itertools.islice(woken, _WOKEN_AT_ONCE)):
                     if woken.pop(one, one) is None:
                         one.notify()
+                        settle[one.settle] = None
+                for write in settle:
+                    write()
                 worked_s = time.thread_time() - woken_at
         finally:
             self.turn = None
-        worked_s = time.thread_time() - begin
-        if woken or worked_s > _SLICE_S / 4:
-            # while lanes have a backlog they get most of the time, and subscribers fewer and newer values; else the loop
-            # only goes round once
-            self._schedule(worked_s * _REST_FACTOR if self._crowded() else 0.0)
+            worked_s = time.thread_time() - begin
+            if woken or worked_s > _SLICE_S / 4:
+                # while lanes have a backlog they get most of the time, and subscribers fewer and newer values; else the loop
+                # only goes round once
+                self._schedule(min(_REST_MAX_S, worked_s * _REST_FACTOR) if self._crowded() else 0.0)

@@ -15,7 +15,7 @@ from streamapp.queries.changes import ChangeHub, Subscription
 from streamapp.queries.model import Change, Heartbeat
 from streamapp.queries.positions import Position, Told, encode, since
 from streamapp.queries.remote_changes import merged
-from streamapp.queries.telling import Telling
+from streamapp.queries.turn_memo import TurnMemo
 from streamapp.state import reads
 from streamapp.state.changed import changed, changed_of, entry_at, first_changeable
 from streamapp.state.entry import Entry
@@ -32,7 +32,7 @@ class Followed:
     """The changes of what lives here, for one subscriber; also an asynchronous iterator over them.
 
     Args:
-        telling: what all subscribers of the table are told.
+        memo: what all subscribers of the table are told.
         running: the table.
         hub: where the subscription is.
         one: the subscription.
@@ -42,7 +42,7 @@ class Followed:
 
     def __init__(
         self,
-        telling: Telling,
+        memo: TurnMemo,
         running: RunningTable,
         hub: ChangeHub,
         one: Subscription,
@@ -50,7 +50,7 @@ class Followed:
         resume_max: int,
         resume_max_ms: int,
     ) -> None:
-        self._telling = telling
+        self._memo = memo
         self._running = running
         self._hub = hub
         self._one = one
@@ -59,8 +59,8 @@ class Followed:
         key = one.key
         self._partition = running.partition_of(key) if key is not None and running.partitions else None
         self._lives = self._here()
-        telling.begin(None)
-        self._states = [telling.state(live) for live in self._lives]
+        memo.begin(None)
+        self._states = [memo.state(live) for live in self._lives]
         self._first: Iterator[Change] | None = None
         self._begun: Told = {}
         self.told: Told = {}
@@ -83,13 +83,13 @@ class Followed:
         self._one.behind = False
         begun: Told = {}
         parts: list[Iterator[Change]] = []
-        self._telling.begin(self._hub.turn)
+        self._memo.begin(None)
         for live in self._lives:
-            begun |= self._telling.told(live)
+            begun |= self._memo.told(live)
         for live in self._lives:
             why: Resumed | None = None
             if from_ is not None:
-                found = await self._changed_since(live, from_.get((self._telling.mark, live.partition)))
+                found = await self._changed_since(live, from_.get((self._memo.mark, live.partition)))
                 if not isinstance(found, str):
                     parts.append(self._changes(live, found))
                     continue
@@ -161,9 +161,9 @@ class Followed:
         """Whether `take` would bring anything, or raise."""
         return self._first is not None or bool(self._one.pending) or self._one.behind or self._one.failure is not None
 
-    def on_arrival(self, notify: Callable[[], None]) -> None:
-        """Have this called when something comes; it may take at once, and must not raise."""
-        self._one.notify = notify
+    def on_arrival(self, notify: Callable[[], None], settle: Callable[[], None]) -> None:
+        """Have `notify` called when something comes, and `settle` after some have been; neither may raise."""
+        self._one.notify, self._one.settle = notify, settle
 
     def take(self, most: int) -> list[Change]:
         """Up to so many changes with the newest values; after an empty list there is nothing more for now.
@@ -199,7 +199,7 @@ class Followed:
                 if change is not None:
                     taken.append(change)
         if not pending:
-            lives, told = self._lives, self._telling.told
+            lives, told = self._lives, self._memo.told
             self.told = (
                 told(lives[0]) if len(lives) == 1 else dict(chain.from_iterable(told(live).items() for live in lives))
             )
@@ -207,14 +207,14 @@ class Followed:
 
     def check(self) -> None:
         """Raise where partitions have moved: what moved away would be missing without a word."""
-        telling = self._telling
-        telling.begin(self._hub.turn)
+        memo = self._memo
+        memo.begin(self._hub.turn)
         here = self._here()
         if len(here) != len(self._states):
             raise self._moved()
         for live, known in zip(here, self._states, strict=True):
             # restored again it may hold what another owner has changed, of which nobody told here
-            if telling.state(live) is not known:
+            if memo.state(live) is not known:
                 raise self._moved()
 
     def look(self) -> None:
@@ -243,8 +243,8 @@ class Followed:
 
     def _state(self, live: LivePartition) -> PartitionState:
         """The state as of now, and not as remembered: between two looks others have had a turn."""
-        self._telling.begin(self._hub.turn)
-        return self._telling.state(live)
+        self._memo.begin(self._hub.turn)
+        return self._memo.state(live)
 
     def _change(
         self,
@@ -258,7 +258,7 @@ class Followed:
         resumed: Resumed | None = None,
     ) -> Change | None:
         """The event; None where the value does not meet the condition."""
-        reading = self._telling.reading(live, key, start, entry)
+        reading = self._memo.reading(live, key, start, entry)
         condition = self._one.condition
         if condition is not None and not condition.holds(reading.value):
             return None

@@ -113,6 +113,31 @@ def decode(text: str) -> Told | None:
     return told
 
 
+def oldest(parts: Iterable[Mapping[Place, Position]]) -> Told:
+    """What a subscriber of all these parts has been told for certain: of a place that several speak of, what all have told.
+
+    A position is only as good as the part that says it: another part may still have an earlier value to tell.
+    """
+    told: Told = {}
+    for part in parts:
+        for place, at in part.items():
+            known = told.get(place)
+            told[place] = at if known is None or known is at else _older(known, at)
+    return told
+
+
+def _older(one: Position, other: Position) -> Position:
+    if len(one.applied) != len(other.applied):
+        return min(one, other, key=lambda at: at.epoch)
+    return Position(
+        min(one.epoch, other.epoch),
+        tuple(map(min, one.applied, other.applied)),
+        min(one.watermark, other.watermark),
+        tuple(map(min, one.durable, other.durable)),
+        min(one.durable_watermark, other.durable_watermark),
+    )
+
+
 def _check(raw: bytes) -> bytes:
     return zlib.crc32(raw).to_bytes(_CHECK_BYTES)
 

@@ -33,13 +33,17 @@ class Readings:
             RestoringError: it is being restored.
             LeaseExpiredError: for now nobody knows whose it is.
         """
-        self._lease.check()
+        self.check_lease()
         if live.state is None:
             raise RestoringError(
                 f"table {live.table.name}, partition {live.partition} is being restored",
                 retry_after_s=RESTORING_RETRY_S,
             )
         return live.state
+
+    def check_lease(self) -> None:
+        """Raise LeaseExpiredError where for now nobody knows whose the partitions here are."""
+        self._lease.check()
 
     def value(self, live: LivePartition, start: int, entry: Entry) -> Mapping[str, Any]:
         """The fields of one window's value."""

@@ -11,7 +11,7 @@ from streamapp.queries.following import Followed
 from streamapp.queries.model import Predicate
 from streamapp.queries.positions import mark_of
 from streamapp.queries.readings import Readings
-from streamapp.queries.telling import Positions, Telling
+from streamapp.queries.turn_memo import Positions, TurnMemo
 from streamapp.state.changed import entry_at
 
 #: that many records waiting are a backlog
@@ -37,7 +37,7 @@ class Subscribers:
             crowded=self._crowded,
         )
         self._positions = Positions()
-        self._tellings: dict[bytes, Telling] = {}
+        self._memos: dict[str, TurnMemo] = {}
         self._followed: set[Followed] = set()
         engine.on_restored = self._watch
 
@@ -61,10 +61,11 @@ class Subscribers:
 
         one = self._hub.subscribe(running.name, key, prefix=prefix, condition=condition, value_of=value_of)
         followed: Followed | None = None
+        memo = self._memo(running)
         try:
             self.watch(running)
             followed = Followed(
-                self._telling(running),
+                memo,
                 running,
                 self._hub,
                 one,
@@ -78,6 +79,7 @@ class Subscribers:
                 self._followed.discard(followed)
             self._hub.unsubscribe(one)
             self.watch(running)
+            memo.begin(None)  # it would keep partitions alive that go away while nobody follows
 
     def look(self) -> None:
         """Tell quiet subscribers where partitions have moved; call about once a second."""
@@ -100,12 +102,12 @@ class Subscribers:
         """Whether the lanes have a backlog, and not only what has just arrived."""
         return sum(lane.queued for lane in self._engine.lanes.values()) > _BACKLOG_RECORDS
 
-    def _telling(self, running: RunningTable) -> Telling:
+    def _memo(self, running: RunningTable) -> TurnMemo:
         mark = self._mark(running)
-        telling = self._tellings.get(mark)
-        if telling is None:
-            telling = self._tellings[mark] = Telling(self._readings, self._positions, mark)
-        return telling
+        memo = self._memos.get(running.name)
+        if memo is None or memo.mark != mark:
+            memo = self._memos[running.name] = TurnMemo(self._readings, self._positions, mark)
+        return memo
 
     def _mark(self, running: RunningTable) -> bytes:
         """What an id says of its table: whatever makes its offsets mean something else makes another mark."""

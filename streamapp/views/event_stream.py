@@ -16,7 +16,7 @@ from streamapp.errors import QueryError
 from streamapp.metrics import Metrics
 from streamapp.queries.following import Following
 from streamapp.queries.model import Change, Reading
-from streamapp.queries.positions import Told, encode
+from streamapp.queries.positions import encode, oldest
 from streamapp.settings import Settings
 from streamapp.views.outbox import Outbox
 from streamapp.views.problems import document
@@ -150,7 +150,7 @@ class EventStream:
                 pumped.append(Pumped(changes, self._pending_max, self._metrics))
         self._sources += pumped
         for source in self._sources:
-            source.on_arrival(self._arrived)
+            source.on_arrival(self._arrived, self._outbox.flush)
         try:
             told = b"".join(event("refused", dumps(one)) for one in refused)
             async with asyncio.timeout(self._write_timeout_s):
@@ -161,9 +161,9 @@ class EventStream:
             raise ConnectionResetError("the subscriber took nothing within the write time-out") from None
         finally:
             self._direct = False
-            self._outbox.flush()  # the end of the answer comes after it
             for source in self._sources:
-                source.on_arrival(_nothing)
+                source.on_arrival(_nothing, _nothing)
+            self._outbox.flush()  # the end of the answer comes after it
             for one in pumped:
                 await one.close()
 
@@ -231,15 +231,14 @@ class EventStream:
         return b"".join(told)
 
     def _position(self) -> str:
-        if len(self._sources) == 1:
-            told: Told = self._sources[0].told
+        sources = self._sources
+        if len(sources) == 1:
+            only = sources[0]
+            self._identity = encode(only.told) or (only.last_id if isinstance(only, Pumped) else "")
+        elif all(source.told for source in sources):
+            self._identity = encode(oldest(source.told for source in sources))
         else:
-            told = {}
-            for source in self._sources:
-                told |= source.told
-        self._identity = encode(told)
-        if not self._identity:
-            self._identity = next((one.last_id for one in self._sources if isinstance(one, Pumped) and one.last_id), "")
+            self._identity = ""  # one of them has not come to an end of what there is at first
         return self._identity
 
     def _send(self, content: bytes) -> None:

@@ -1,6 +1,9 @@
 """What the event streams write in one turn of the event loop, handed to the kernel at its end in one go."""
 
 import asyncio
+import logging
+
+logger = logging.getLogger(__name__)
 
 
 class Outbox:
@@ -8,7 +11,8 @@ class Outbox:
 
     A write to a reader that sleeps wakes it up, which costs more than the write itself; while it is awake further writes
     cost little. So a thousand subscribers are written to back to back, not each when its text is made. Writes to one
-    transport keep their order; whoever writes to it by other means calls `flush` before.
+    transport keep their order; whoever writes to it by other means calls `flush` before. Where subscribers are woken in
+    turns, each turn ends with a `flush`, so that it is part of what a turn takes.
     """
 
     def __init__(self) -> None:
@@ -24,5 +28,10 @@ class Outbox:
         """Write now."""
         waiting, self._waiting = self._waiting, []
         for transport, content in waiting:
-            if not transport.is_closing():
+            if transport.is_closing():
+                continue
+            try:
                 transport.write(content)
+            except Exception:  # of one client; the others' events wait behind it
+                logger.exception("a write to a subscriber failed")
+                transport.abort()

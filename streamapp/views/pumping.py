@@ -28,8 +28,11 @@ class Source(Protocol):
         """Whether `take` would bring anything, or raise."""
         ...
 
-    def on_arrival(self, notify: Callable[[], None]) -> None:
-        """Have this called when something comes; it may take at once, and must not raise."""
+    def on_arrival(self, notify: Callable[[], None], settle: Callable[[], None]) -> None:
+        """Have `notify` called when something comes; it may take at once, and must not raise.
+
+        Where many are notified in a row, `settle` is called after some of them: what they collect is written then.
+        """
         ...
 
     async def catch_up(self) -> None:
@@ -81,7 +84,7 @@ class Pumped:
         """Whether nothing comes any more."""
         return self._ended and not self.waiting
 
-    def on_arrival(self, notify: Callable[[], None]) -> None:
+    def on_arrival(self, notify: Callable[[], None], _settle: Callable[[], None]) -> None:
         """Have this called when something comes."""
         self._notify = notify
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.operations.conditions import parse
 from streamapp.queries.changes import ChangeHub
-from streamapp.queries.following import Followed, Positions
+from streamapp.queries.following import Followed
 from streamapp.queries.model import Change, FieldInfo, Freshness, Reading, WindowSpan
 from streamapp.queries.positions import decode, encode
+from streamapp.queries.turn_memo import Positions, TurnMemo
 from streamapp.state import partition, reads
 from streamapp.state.definition import TableDefinition
 from streamapp.state.entry import NO_EPOCH, Entry
@@ -75,6 +76,7 @@ class Client:
         self.condition = parse(condition, [FieldInfo("close", "number")]) if condition else None
         self.resume_max = resume_max
         self.epoch = 1
+        self.turns = 0
         self.followed: Followed | None = None
         self.last_id = ""
         self.has: dict[Place, Any] = {}
@@ -86,7 +88,10 @@ class Client:
 
     # --- what following needs of the reads -----------------------------------------------------------------------------
 
-    def readable(self, live: LivePartition) -> PartitionState:
+    def check_lease(self) -> None:
+        """It is always its own."""
+
+    def state(self, live: LivePartition) -> PartitionState:
         assert live.state is not None
         return live.state
 
@@ -131,13 +136,13 @@ class Client:
     async def connect(self) -> Followed:
         if self.followed is None:
             one = self.hub.subscribe("table", self.key, condition=self.condition, value_of=self._value_of)
+            readings: Any = self
+            memo = TurnMemo(readings, Positions(), MARK)
             self.followed = Followed(
-                self,
+                memo,
                 self.running,
                 self.hub,
-                Positions(),
                 one,
-                mark=MARK,
                 resume_max=self.resume_max,
                 resume_max_ms=FOREVER,
             )
@@ -155,7 +160,12 @@ class Client:
         followed = await self.connect()
         if followed.behind:
             await followed.catch_up()
+        if count % 2:  # as those are told who are woken together, with a memory of what the others were told
+            self.hub.pass_on("table")
+            self.turns += 1
+            self.hub.turn = self.turns
         taken = followed.take(count)
+        self.hub.turn = None
         identity = "" if followed.waiting else encode(followed.told)
         for change in taken[:arrives]:
             self._arrived(change)

@@ -49,6 +49,12 @@ async def running(
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_key_and_prefix_exclude_each_other() -> None:
+    async with StreamClient("http://127.0.0.1:1") as client:
+        with pytest.raises(ValueError, match="key and prefix exclude each other"):
+            OnChange(client, "latest", "price > 1", price, key="a:b", prefix="a:")
+
+
 async def price(activation: Activation) -> float:
     return float(activation.value["price"])
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamapp.queries.positions import ID_MAX_CHARS, Position, decode, encode, mark_of, since
+from streamapp.queries.positions import ID_MAX_CHARS, Position, decode, encode, mark_of, oldest, since
 
 MARK, OTHER = mark_of(("cluster", "table")), mark_of(("cluster", "another"))
 offsets = st.integers(-1, 1 << 50)
@@ -31,6 +31,24 @@ def test_id_says_what_it_was_made_of(told: dict[tuple[bytes, int], Position]) ->
     assert text.isascii()
     assert text.isprintable()
     assert " " not in text
+
+
+@given(st.lists(positions(), min_size=1, max_size=4))
+def test_what_is_news_to_one_part_is_news_to_a_subscriber_of_all(parts: list[Position]) -> None:
+    origins = len(parts[0].applied)
+    parts = [part for part in parts if len(part.applied) == origins]
+    both = oldest([{(MARK, number): part, (OTHER, 7): part} for number, part in enumerate(parts)])
+    assert {place: both[place] for place in both if place[0] == MARK} == {
+        (MARK, number): part for number, part in enumerate(parts)
+    }, "of a place that one part speaks of it is the part's"
+    for part in parts:
+        for have, known in zip(both[OTHER, 7].applied, part.applied, strict=True):
+            assert have <= known
+        for have, known in zip(both[OTHER, 7].durable, part.durable, strict=True):
+            assert have <= known
+        assert both[OTHER, 7].watermark <= part.watermark
+        assert both[OTHER, 7].durable_watermark <= part.durable_watermark
+        assert both[OTHER, 7].epoch <= part.epoch
 
 
 def test_subscribers_of_one_partition_share_its_id_until_it_moves_on() -> None:

@@ -46,6 +46,28 @@ async def test_flush_writes_now_and_nothing_twice() -> None:
     assert log == [("one", b"1")]
 
 
+async def test_write_that_fails_is_its_own_clients_affair() -> None:
+    log: list[tuple[str, bytes]] = []
+
+    class Broken(Transport):
+        aborted = False
+
+        def write(self, content: bytes) -> None:
+            raise RuntimeError("no luck")
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    broken: Any = Broken(log, "broken")
+    sound: Any = Transport(log, "sound")
+    outbox = Outbox()
+    outbox.put(broken, b"1")
+    outbox.put(sound, b"2")
+    await asyncio.sleep(0)
+    assert log == [("sound", b"2")]
+    assert broken.aborted
+
+
 async def test_nothing_is_written_to_a_client_that_has_gone() -> None:
     log: list[tuple[str, bytes]] = []
     gone: Any = Transport(log, "gone")

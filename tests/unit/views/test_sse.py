@@ -16,12 +16,13 @@ from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.metrics import Metrics
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.model import Change, FeedInfo, WorkerInfo
+from streamapp.queries.positions import Position, decode
 from streamapp.queries.service import QueryService
 from streamapp.settings import Settings
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import MemoryStore
 from streamapp.views.application import application, runner_options
-from streamapp.views.event_stream import event
+from streamapp.views.event_stream import EventStream, event
 from streamapp.views.pumping import Pumped
 from streamapp.windows.fold import Fold
 from tests.fakes.crashes import Event as RawEvent
@@ -225,6 +226,21 @@ async def test_late_event_of_an_older_window_replaces_no_change_of_the_newest(
         (START - MINUTE, 2.0, 0),
     ]
     assert pumped.last_id == "3"
+
+
+def test_id_of_several_subscriptions_says_what_all_of_them_have_told() -> None:
+    earlier, later = (Position(1, (applied,), applied, (3,), 3) for applied in (5, 9))
+    place = (b"mark", 0)
+
+    def identity(*told: dict[tuple[bytes, int], Position]) -> str:
+        stream: Any = SimpleNamespace(_sources=[SimpleNamespace(told=one) for one in told])
+        return EventStream._position(stream)
+
+    assert decode(identity({place: later}, {place: earlier})) == {place: earlier}
+    assert decode(identity({place: earlier}, {place: later})) == {place: earlier}
+    assert decode(identity({place: earlier}, {(b"mark", 1): later})) == {place: earlier, (b"mark", 1): later}
+    assert identity({place: later}, {}) == "", "one that has told nothing yet has everything to tell"
+    assert decode(identity({place: later})) == {place: later}
 
 
 async def test_failing_subscription_ends_with_its_problem(client: CheckedClient, queries: FakeQueries) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.errors import RestoringError
-from streamapp.queries.telling import Positions, Telling
+from streamapp.queries.turn_memo import Positions, TurnMemo
 from streamapp.state.entry import Entry
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import MemoryStore
@@ -29,6 +29,9 @@ class Readings:
         assert live.state is not None
         return live.state
 
+    def check_lease(self) -> None:
+        self.asked.append("lease")
+
     def reading(self, _live: LivePartition, key: str, _start: int, entry: Entry) -> Any:
         self.asked.append(key)
         return SimpleNamespace(state=list(entry.state))
@@ -42,44 +45,45 @@ def live() -> LivePartition:
     return LivePartition(table, 0, state.store, state)
 
 
-def told(telling: Telling, live: LivePartition) -> Any:
+def told(memo: TurnMemo, live: LivePartition) -> Any:
     assert live.state is not None
-    return telling.reading(live, "k", 0, live.state.entry("k", 0))
+    return memo.reading(live, "k", 0, live.state.entry("k", 0))
 
 
 def test_whatever_is_the_same_for_all_is_asked_once_in_a_turn(live: LivePartition) -> None:
     readings: Any = Readings()
-    telling = Telling(readings, Positions(), b"mark")
+    memo = TurnMemo(readings, Positions(), b"mark")
     for _ in range(3):
-        telling.begin(7)
-        telling.state(live)
-        assert told(telling, live) is told(telling, live)
-        assert telling.told(live) is telling.told(live)
-    assert readings.asked == ["state", "k"]
+        memo.begin(7)
+        memo.state(live)
+        assert told(memo, live) is told(memo, live)
+        assert memo.told(live) is memo.told(live)
+    assert [what for what in readings.asked if what != "lease"] == ["state", "k"]
+    assert readings.asked.count("lease") == 3, "a process may be stopped in the middle of a turn"
 
 
 @pytest.mark.parametrize("turn", [8, None])
 def test_nothing_of_an_earlier_turn_is_told_again(live: LivePartition, turn: int | None) -> None:
     readings: Any = Readings()
-    telling = Telling(readings, Positions(), b"mark")
-    telling.begin(7)
-    telling.state(live)
-    before, position = told(telling, live), telling.told(live)
+    memo = TurnMemo(readings, Positions(), b"mark")
+    memo.begin(7)
+    memo.state(live)
+    before, position = told(memo, live), memo.told(live)
     assert live.state is not None
     live.state.apply(batch([Event("k", 6)], first=1))
-    telling.begin(turn)
-    assert told(telling, live).state != before.state
-    assert telling.told(live) != position
+    memo.begin(turn)
+    assert told(memo, live).state != before.state
+    assert memo.told(live) != position
     readings.gone = True
-    telling.begin(None)
+    memo.begin(None)
     with pytest.raises(RestoringError):
-        telling.state(live)
+        memo.state(live)
 
 
 def test_outside_of_turns_nothing_is_remembered(live: LivePartition) -> None:
     readings: Any = Readings()
-    telling = Telling(readings, Positions(), b"mark")
+    memo = TurnMemo(readings, Positions(), b"mark")
     for _ in range(2):
-        telling.begin(None)
-        telling.state(live)
+        memo.begin(None)
+        memo.state(live)
     assert readings.asked == ["state", "state"]

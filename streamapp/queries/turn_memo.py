@@ -39,7 +39,7 @@ class Positions:
         return known
 
 
-class Telling:
+class TurnMemo:
     """One table's answers to its subscribers, remembered for a turn.
 
     Args:
@@ -70,6 +70,8 @@ class Telling:
         state = self._states.get(live.partition)
         if state is None:
             state = self._states[live.partition] = self._readings.state(live)
+        else:
+            self._readings.check_lease()  # a process may be stopped in the middle of a turn
         return state
 
     def told(self, live: LivePartition) -> Told:
