@@ -15,7 +15,7 @@ from benchmarks.figures import latency_summary, significant
 from benchmarks.processes import Program, ProgramError
 from benchmarks.worker import Worker
 
-_CALLS_PER_S = 50
+_CALLS_PER_S = 20
 _CONNECTIONS = 4
 _TIMEOUT_S = 60.0
 _SEED_TRADES = 50_000
