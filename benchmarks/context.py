@@ -1,12 +1,13 @@
 """What every measurement is given: the broker, a folder, how large to be, and somewhere to report to."""
 
 import asyncio
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import topics
-from benchmarks.processes import ProcessTree
+from benchmarks.processes import ProcessTree, Program
 from benchmarks.sizes import Sizes
 
 
@@ -38,6 +39,28 @@ class Context:
         """A name that nothing else in this run has: for topics, groups, folders."""
         self._names += 1
         return f"{stem}-{self._names}-{int(time.time())}"
+
+    def steady_load(
+        self, topic: str, rate: float, seconds: float, *, keys: int = 0, linger_ms: int | None = None
+    ) -> Program:
+        """A program that sends trades at a steady rate, not started yet; see `benchmarks.steady` for what they are.
+
+        Args:
+            topic: where to.
+            rate: events/s.
+            seconds: for how long, where nobody ends it earlier.
+            keys: instruments that trade equally often; 0: some trade often and most of them seldom.
+            linger_ms: how long a record may wait for company; None: what suits the rate.
+        """
+        linger = [] if linger_ms is None else [str(linger_ms)]
+        return Program(
+            self.name("load"),
+            [
+                *(sys.executable, "-m", "benchmarks.steady"),
+                *(self.brokers, topic, str(rate), str(seconds), str(keys), *linger),
+            ],
+            self.folder / "senders",
+        )
 
     def say(self, line: str) -> None:
         """Progress, for the person who waits."""

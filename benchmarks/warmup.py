@@ -1,18 +1,15 @@
 """The broker's first half minute, in which its compiler takes a core of those that are measured."""
 
 import asyncio
-import sys
 import threading
 
 from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks import topics
 from benchmarks.context import Context
-from benchmarks.processes import Program
 
 _PER_S = 10_000
 _START_TIMEOUT_S = 60.0
-_NO_LINGER = "0"
 
 
 async def warm(context: Context) -> None:
@@ -24,14 +21,7 @@ async def warm(context: Context) -> None:
     if not seconds:
         return
     topic = await context.topic("warm-up")
-    load = Program(
-        context.name("warm-up"),
-        [
-            *(sys.executable, "-m", "benchmarks.steady"),
-            *(context.brokers, topic, str(_PER_S), str(seconds + _START_TIMEOUT_S), "0", _NO_LINGER),
-        ],
-        context.folder / "warm-up",
-    )
+    load = context.steady_load(topic, _PER_S, seconds + _START_TIMEOUT_S, linger_ms=0)
     over = threading.Event()
     await load.start()
     try:

@@ -114,22 +114,10 @@ async def _send(
         warm: returns once the first seconds of load have been worked off: what starts up is not what is measured.
     """
     seconds = context.sizes.latency_s
-    python = [sys.executable, "-m"]
-    load = Program(
-        context.name("load"),
-        [
-            *python,
-            "benchmarks.steady",
-            context.brokers,
-            topic,
-            str(rate - RATE_PER_S),
-            str(seconds + 2 * _START_TIMEOUT_S),
-        ],
-        context.folder / "senders",
-    )
+    load = context.steady_load(topic, rate - RATE_PER_S, seconds + 2 * _START_TIMEOUT_S)
     probes = Program(
         context.name("probes"),
-        [*python, "benchmarks.probes", context.brokers, topic, str(seconds), str(port)],
+        [sys.executable, "-m", "benchmarks.probes", context.brokers, topic, str(seconds), str(port)],
         context.folder / "senders",
     )
     async with AsyncExitStack() as stack:

@@ -54,19 +54,7 @@ async def measure(context: Context) -> dict[str, Any]:
 
 async def _loaded(context: Context, worker: Worker, topic: str, paths: list[str], seconds: float) -> dict[str, Any]:
     rate = context.sizes.read_load
-    load = Program(
-        context.name("load"),
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.steady",
-            context.brokers,
-            topic,
-            str(rate),
-            str(2 * seconds + _START_TIMEOUT_S),
-        ],
-        context.folder / "senders",
-    )
+    load = context.steady_load(topic, rate, 2 * seconds + _START_TIMEOUT_S)
     await load.start()
     try:
         await load.mark("started", _START_TIMEOUT_S)

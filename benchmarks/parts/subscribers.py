@@ -117,14 +117,7 @@ async def _connect(context: Context, worker: Worker, count: int) -> Program:
 async def _steady(context: Context, worker: Worker, topic: str, listeners: Program) -> dict[str, Any]:
     """The delays of those that read, at a load that the worker keeps up with."""
     seconds = context.sizes.subscriber_s
-    load = Program(
-        context.name("load"),
-        [
-            *(sys.executable, "-m", "benchmarks.steady"),
-            *(context.brokers, topic, str(_CHANGES_PER_S), str(seconds + _TIMEOUT_S), str(context.sizes.subscribers)),
-        ],
-        context.folder / "senders",
-    )
+    load = context.steady_load(topic, _CHANGES_PER_S, seconds + _TIMEOUT_S, keys=context.sizes.subscribers)
     await load.start()
     try:
         await load.mark("started", _TIMEOUT_S)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ import aiohttp
 from benchmarks import topics
 from benchmarks.context import Context
 from benchmarks.figures import latency_summary, significant
-from benchmarks.processes import Program, ProgramError
+from benchmarks.processes import ProgramError
 from benchmarks.worker import Worker
 
 _CALLS_PER_S = 20
@@ -46,14 +45,7 @@ async def measure(context: Context) -> dict[str, Any]:
                 worker.port, version, 2.0
             )  # what is imported and compiled at the first calls is there after this
             figures[f"idle_{version}"] = {"what": f"idle, {version}", **await _calls(worker.port, version, seconds)}
-        load = Program(
-            context.name("load"),
-            [
-                *(sys.executable, "-m", "benchmarks.steady"),
-                *(context.brokers, topic, str(rate), str(4 * seconds + _TIMEOUT_S), "0", str(_LINGER_MS)),
-            ],
-            context.folder / "senders",
-        )
+        load = context.steady_load(topic, rate, 4 * seconds + _TIMEOUT_S, linger_ms=_LINGER_MS)
         await load.start()
         try:
             await load.mark("started", _TIMEOUT_S)

@@ -14,6 +14,7 @@ from streamapp.errors import QueryError, RestoringError
 from streamapp.queries.changes import ChangeHub, Subscription
 from streamapp.queries.model import Change, Heartbeat
 from streamapp.queries.positions import Position, Told, encode, since
+from streamapp.queries.readings import RESTORING_RETRY_S
 from streamapp.queries.remote_changes import merged
 from streamapp.queries.turn_memo import TurnMemo
 from streamapp.state import reads
@@ -24,7 +25,6 @@ from streamapp.state.partition import PartitionState
 
 #: windows that are looked at before others come in between
 _STEP = 500
-_RETRY_AFTER_S = 1
 Resumed = Literal["unknown_id", "too_old", "too_many"]
 
 
@@ -238,7 +238,7 @@ class Followed:
 
     def _moved(self) -> QueryError:
         return RestoringError(
-            f"table {self._running.name}: partitions have moved; subscribe again", retry_after_s=_RETRY_AFTER_S
+            f"table {self._running.name}: partitions have moved; subscribe again", retry_after_s=RESTORING_RETRY_S
         )
 
     def _state(self, live: LivePartition) -> PartitionState:
