@@ -10,7 +10,7 @@ records); tests/integration/test_engine_contract.py names them.
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -44,7 +44,7 @@ class Chunk:
     Attributes:
         end: the offset behind it.
         high_watermark: the changelog's next offset, as the broker says.
-        nothing_here: there is nothing between this position and that offset, though the broker had room to send it.
+        nothing_here: there is nothing between this position and that offset.
     """
 
     place: Place
@@ -99,6 +99,7 @@ class ChangelogReader:
         self._settings = settings
         self._positions = dict(positions)
         self._requests: dict[int, asyncio.Task[list[Chunk]]] = {}
+        self._left_out: set[Place] = set()
         self._client: Any = None
 
     async def __aenter__(self) -> "ChangelogReader":
@@ -120,6 +121,7 @@ class ChangelogReader:
     def drop(self, place: Place) -> None:
         """Read this partition no further."""
         self._positions.pop(place, None)
+        self._left_out.discard(place)
 
     async def next(self, timeout_s: float) -> list[Chunk]:
         """What has come, at most one answer per broker; nothing where the time is over.
@@ -160,9 +162,10 @@ class ChangelogReader:
 
     async def _fetch(self, node: int, positions: Mapping[Place, int]) -> list[Chunk]:
         topics: dict[str, list[tuple[int, int, int]]] = {}
-        # shuffled, as the broker fills its answer from the front
-        for (topic, partition), position in random.sample(list(positions.items()), len(positions)):
-            topics.setdefault(topic, []).append((partition, position, _PARTITION_MAX_BYTES))
+        # shuffled, as the broker fills its answer from the front; and what it had no room for comes first
+        order = sorted(random.sample(list(positions), len(positions)), key=lambda place: place not in self._left_out)
+        for topic, partition in order:
+            topics.setdefault(topic, []).append((partition, positions[topic, partition], _PARTITION_MAX_BYTES))
         request = FetchRequest(_FETCH_WAIT_MS, 1, _ANSWER_MAX_BYTES, _READ_UNCOMMITTED, list(topics.items()))
         try:
             answer = await self._client.send(node, request)
@@ -171,30 +174,41 @@ class ChangelogReader:
                 raise KafkaError(f"a broker refuses to be read from: {problem}") from problem
             await self._retry()
             return []
-        return await self._chunks(answer.topics or (), positions)
-
-    async def _chunks(self, topics: Iterable[Any], positions: Mapping[Place, int]) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        failed = False
-        size_bytes = 0
-        for topic, partitions in topics:
-            for partition, code, high_watermark, *rest in partitions:
-                place = (topic, partition)
-                first = positions[place]
-                if code:
-                    self._judge(place, first, code)
-                    failed = True
-                    continue
-                raw = rest[-1] or b""
-                size_bytes += len(raw)
-                end = first
-                for batch in _batches(raw):
-                    end = batch.next_offset
-                chunks.append(Chunk(place, end, high_watermark, False, first, raw if end > first else b""))
-        for chunk in chunks:
-            chunk.nothing_here = not chunk._raw and size_bytes < _PARTITION_MAX_BYTES
-        if failed:
+        asked = [(topic, partition) for topic, partitions in topics.items() for partition, *_ in partitions]
+        chunks = self._chunks(answer.topics or (), asked, positions)
+        if len(chunks) < len(positions):
             await self._retry()
+        return chunks
+
+    def _chunks(self, topics: Iterable[Any], order: Sequence[Place], positions: Mapping[Place, int]) -> list[Chunk]:
+        """What came, in the order in which it was asked for; without what has to be asked for again.
+
+        That a partition came empty does not say that nothing is there: the others may have filled the answer, or its next
+        batch is larger than the share of one partition. Only of the first that has any does a broker send at least one
+        batch, however large; so nothing is there where all before it are empty, too.
+        """
+        came = {(topic, answered[0]): answered for topic, partitions in topics for answered in partitions}
+        chunks: list[Chunk] = []
+        full = False
+        for place in order:
+            if place not in came:
+                continue
+            _, code, high_watermark, *rest = came[place]
+            first = positions[place]
+            if code:
+                self._judge(place, first, code)
+                continue
+            raw = rest[-1] or b""
+            end = first
+            for batch in _batches(raw):
+                end = batch.next_offset
+            full = full or bool(raw)
+            nothing_here = end == first and (not full or first >= high_watermark)
+            chunks.append(Chunk(place, end, high_watermark, nothing_here, first, raw if end > first else b""))
+            if end == first and not nothing_here:
+                self._left_out.add(place)
+            else:
+                self._left_out.discard(place)
         return chunks
 
     def _judge(self, place: Place, position: int, code: int) -> None:

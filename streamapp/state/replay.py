@@ -5,7 +5,9 @@ records only the newest per key is kept, and a chunk becomes one atomic write to
 crash between two chunks goes on from there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -22,8 +24,12 @@ from streamapp.state.store import CHANGELOG_OFFSET_KEY, HORIZON_KEY, KEY_COUNT_K
 
 #: the key of the record that a rebuild leaves at the beginning of a changelog
 REBUILD_KEY = b"r"
+#: keys that are not those of values
+_SPECIAL = frozenset({CHECKPOINT_KEY, EPOCH_KEY})
 _encode_offsets = msgspec.msgpack.Encoder().encode
 _decode_offsets = msgspec.msgpack.Decoder(list[int]).decode
+#: what `epoch_of` says of a value, at the pace of compiled code
+_epoch_at_end: Callable[[Any], bytes] = operator.itemgetter(slice(-EPOCH_BYTES, None))
 
 
 class Replay:
@@ -62,19 +68,30 @@ class Replay:
             end: the offset behind the last one; beyond its own plus one where compaction left a gap.
         """
         newest: dict[bytes | None, bytes | None] = {}
+        deletions: dict[bytes | None, ChangelogRecord] = {}
+        special: list[ChangelogRecord] = []
         count = 0
-        for count, record in enumerate(records, 1):  # noqa: B007 - the last number is wanted
-            newest[record.key] = record.value
+        for record in records:
+            count += 1
+            key, value = record.key, record.value
+            newest[key] = value
+            if value is None:
+                deletions[key] = record
+            elif key in _SPECIAL:
+                special.append(record)
         newest.pop(None, None)
         newest.pop(REBUILD_KEY, None)
         self.records += count
         self.position = max(self.position, end)
         changes = WriteSet()
         values: dict[bytes, bytes | None] = newest  # type: ignore[assignment] # None is taken out
-        if not self._of_one_owner(values, records):
-            values = self._believed(records, changes)
-        changes.puts.append((EPOCH_SEEN_KEY, self.epoch))
         checkpoint = values.pop(CHECKPOINT_KEY, None)
+        if self._of_one_owner(values, deletions, special):
+            values.pop(EPOCH_KEY, None)
+        else:
+            values = self._believed(records, changes)
+            checkpoint = values.pop(CHECKPOINT_KEY, None)
+        changes.puts.append((EPOCH_SEEN_KEY, self.epoch))
         if None in values.values():
             gone = [key for key, value in values.items() if value is None]
             for key in gone:
@@ -95,21 +112,31 @@ class Replay:
         changes.puts.append((CHANGELOG_OFFSET_KEY, b"%d" % (self.position - 1)))
         return changes
 
-    def _of_one_owner(self, newest: Mapping[bytes, bytes | None], records: Iterable[ChangelogRecord]) -> bool:
+    def _of_one_owner(
+        self,
+        newest: Mapping[bytes, bytes | None],
+        deletions: Mapping[bytes | None, ChangelogRecord],
+        special: Sequence[ChangelogRecord],
+    ) -> bool:
         """Whether all of this is of one epoch, not below those seen, so that its order tells what is true.
 
         What hides behind a newer record of the same key does not matter.
+
+        Args:
+            newest: the last value per key, without the checkpoint's; a claim ends with its epoch as every value does.
+            deletions: the last one of each key that has any.
+            special: checkpoints and claims, in their order.
         """
-        if self.doubted or EPOCH_KEY in newest:
+        if self.doubted or sum(record.key == EPOCH_KEY for record in special) > 1:
             return False
-        epochs = {value[-EPOCH_BYTES:] for value in newest.values() if value is not None}
-        if CHECKPOINT_KEY in newest or None in newest.values():
-            # these tell it in a header; a checkpoint's own bytes end with something else
-            told = {record.key: record for record in records if record.value is None or record.key == CHECKPOINT_KEY}
-            epochs = {
-                value[-EPOCH_BYTES:] for key, value in newest.items() if value is not None and key != CHECKPOINT_KEY
-            }
-            epochs |= {epoch_of(told[key]) for key, value in newest.items() if value is None or key == CHECKPOINT_KEY}
+        values: Iterable[bytes | None] = newest.values()
+        if deletions:
+            values = [value for value in values if value is not None]
+        epochs = set(map(_epoch_at_end, values))
+        # deletions and checkpoints tell it in a header
+        told = [record for key, record in deletions.items() if key is not None and newest.get(key, b"") is None]
+        told += [record for record in special if record.key == CHECKPOINT_KEY]
+        epochs |= set(map(epoch_of, told))
         if len(epochs) > 1 or min(epochs, default=self.epoch) < self.epoch:
             return False
         self.epoch = max(epochs, default=self.epoch)

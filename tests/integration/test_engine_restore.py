@@ -131,6 +131,21 @@ def test_answers_smaller_than_the_partitions_are_put_together(
     restoring.check()
 
 
+def test_a_batch_larger_than_a_partition_s_share_is_waited_for(
+    restoring: Restoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker leaves it out of every answer in which another partition comes first: that is not the changelog's end."""
+    monkeypatch.setattr(changelog, "_ANSWER_MAX_BYTES", 20_000)
+    monkeypatch.setattr(changelog, "_PARTITION_MAX_BYTES", 10_000)
+    monkeypatch.setattr(changelog.random, "sample", lambda population, k: population)
+    large = random.Random(1).randbytes(100_000)
+    restoring.produce(0, log_of(0, 5, 20))
+    restoring.produce(1, log_of(1, 5, 20))
+    restoring.produce(2, [(data_key("large", 0), Entry([0], 0, [large.hex()]).encode())])
+    restoring.run()
+    restoring.check()
+
+
 def test_a_partition_that_is_taken_away_meanwhile_is_left_as_it_is(restoring: Restoring) -> None:
     for partition in range(PARTITIONS):
         restoring.produce(partition, log_of(partition, 500, 3_000))
