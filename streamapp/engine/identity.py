@@ -5,8 +5,9 @@ that says what was found and which command mends it; none of them skips or repea
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from streamapp.engine.forwarding import Forwarded
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.errors import SourceChangedError
 from streamapp.state.entry import Checkpoint
@@ -15,11 +16,19 @@ from streamapp.state.store import IDENTITY_KEY, WriteSet
 
 @dataclass(frozen=True)
 class SourceBounds:
-    """What the broker says of a source partition: its first and next offset, and where the group is (None: nowhere)."""
+    """What the broker says of a source partition.
+
+    Attributes:
+        begin: its first offset.
+        end: its next offset.
+        committed: where the group is; None: nowhere.
+        forwarded: how far re-keyed tables have come, by name.
+    """
 
     begin: int
     end: int
     committed: int | None
+    forwarded: Mapping[str, Forwarded] = field(default_factory=dict)
 
 
 def check_store(live: LivePartition, cluster_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from streamapp.engine.forwarding import check_room
 from streamapp.engine.tables import RunningTable
 from streamapp.errors import ConfigurationError
 from streamapp.kafka.admin import KafkaAdmin
@@ -26,7 +27,8 @@ async def prepare_topics(
         declared: further topics that the app uses (its agents'), with the partitions that they get if they are created.
 
     Raises:
-        ConfigurationError: sources of one table differ in partitions, or tables feed on each other in a circle.
+        ConfigurationError: sources of one table differ in partitions, tables feed on each other in a circle, or a source has
+            more re-keyed tables than a commit has room for.
         TopicMismatchError: a topic of ours exists with another number of partitions.
     """
     builtin = {spec.name: spec for spec in BUILTIN_TOPICS(settings)}
@@ -73,12 +75,10 @@ async def _learn_identities(admin: KafkaAdmin, tables: Sequence[RunningTable]) -
     used = sorted({name for table in tables for name in (*table.identity_topics, table.changelog_topic)})
     described = await admin.describe_topics(used, with_config=False)
     ids = {name: description.topic_id for name, description in described.items() if description is not None}
-    rekeys = [(table.rekey_topic, p) for table in tables if table.definition.rekey for p in range(table.partitions)]
-    ends = await admin.end_offsets(rekeys)
     for table in tables:
-        table.nothing_forwarded = not any(end for (topic, _), end in ends.items() if topic == table.rekey_topic)
         table.topic_ids = tuple(ids[topic] for topic in table.identity_topics)
         table.changelog_id = ids[table.changelog_topic]
+    check_room(tables)
 
 
 def _table_topics(settings: Settings, table: RunningTable, counts: dict[str, int]) -> list[TopicSpec]:

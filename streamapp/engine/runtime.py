@@ -7,6 +7,7 @@ first. In between, one checkpoint follows the other.
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from streamapp.clock import Clock, SystemClock
 from streamapp.engine.backlog import Backlog
 from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
+from streamapp.engine.forwarding import Forwarded, decode, encode, merged
 from streamapp.engine.identity import SourceBounds, check_checkpoint
 from streamapp.engine.idle import close_idle
 from streamapp.engine.key_counts import KeyCounts
@@ -27,7 +29,7 @@ from streamapp.engine.rocks import RocksFactory
 from streamapp.engine.standby import Standbys
 from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable, TableTap
 from streamapp.engine.tap import Tap
-from streamapp.errors import ConfigurationError, FencedError
+from streamapp.errors import ConfigurationError, FencedError, KafkaError
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.producer import DurableProducer
 from streamapp.kafka.waiting import kafka_answers
@@ -54,6 +56,10 @@ class Positions(Protocol):
 
     def committed_position(self, topic: str, partition: int) -> int | None:
         """The group's position; None where unknown."""
+        ...
+
+    async def commit_lane(self, topic: str, partition: int, offset: int) -> bool:
+        """Commit this position, with what the engine has to tell beside it; False where the group refused."""
         ...
 
     def wake(self) -> None:
@@ -126,6 +132,7 @@ class Engine:
         self._backlog = Backlog(self._states, settings.cache_max_bytes)
         self._key_counts = KeyCounts()
         self._generation = 0
+        self._forwarded: dict[TopicPartition, Mapping[str, Forwarded]] = {}  # what the group's commits said, once read
         self._suspended = False  # between a revocation and the next assignment: nothing here may be written
         self.revocations = 0  # how often partitions were given back; an assignment from before the last one is void
 
@@ -213,6 +220,7 @@ class Engine:
             revocations: what `revocations` was when the group made this assignment. Where it has moved on, nothing is taken
                 over: the partitions were given back since, and their next owner may answer.
         """
+        self._forwarded = {}
         if revocations is not None and revocations != self.revocations:
             log.info("an assignment of before the last revocation: nothing is taken over")
             return
@@ -265,6 +273,7 @@ class Engine:
         changelogs = [(table.changelog_topic, partition) for table, partition in places]
         begins, ends = await asyncio.gather(self.admin.begin_offsets(changelogs), self.admin.end_offsets(changelogs))
         bounds = await self._source_bounds(mine)
+        self._forwarded = {place: here.forwarded for place, here in bounds.items()}
         for table, partition in places:
             live = table.live.get(partition)
             place = (table.changelog_topic, partition)
@@ -382,6 +391,8 @@ class Engine:
         if before is not None:
             lane.rejected = before.rejected  # a state that stays in memory has passed over their records
         self.lanes[place] = lane
+        if self._begins_at_the_latest(topic, here):
+            await self._commit_begin(place, here.committed if here.committed is not None else position)
         await self._positions.seek_lane(topic, partition, position)
         lane.start(self._positions.wake, self._on_failure)
         lane.ready = True
@@ -395,14 +406,43 @@ class Engine:
                 if topic == table.rekey_topic:
                     taps.append(RekeyedTap(table.live[partition], 0, self.metrics))
                 elif topic == definition.sources[0].topic:
-                    before = here.committed if here.committed is not None else here.end
-                    first = before if definition.start == "latest" else 0
-                    taps.append(ForwardTap(table, partition, self.producer, first))
+                    taps.append(ForwardTap(table, partition, self.producer, _first_to_forward(table, here)))
                 continue
             for index, source in enumerate(definition.sources):
                 if source.topic == topic:
                     taps.append(TableTap(table.live[partition], index, self.metrics))
         return taps
+
+    def _begins_at_the_latest(self, topic: str, here: SourceBounds) -> bool:
+        """Whether a re-keyed table begins here that takes only what comes from now on; others note it in a checkpoint."""
+        return any(
+            table.definition.rekey is not None
+            and table.definition.start == "latest"
+            and table.definition.sources[0].topic == topic
+            and table.next_to_forward(here.forwarded) is None
+            for table in self.tables.values()
+        )
+
+    async def _commit_begin(self, place: TopicPartition, offset: int) -> None:
+        """Note where a table begins before it does: after a crash, `latest` would be later, and what lies between missing.
+
+        Raises:
+            KafkaError: the group did not take it in time.
+        """
+        assert self._positions is not None
+        timeout_ms = self.settings.kafka_delivery_timeout_ms
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while True:
+                    if await self._positions.commit_lane(*place, offset):
+                        return
+                    # refused in a rebalance, whose revocation ends this
+                    await asyncio.sleep(_LEASE_POLL_S * random.uniform(0.5, 1.5))
+        except TimeoutError:
+            raise KafkaError(
+                f"the group {self.app_id} did not take a commit on {place[0]}-{place[1]} within {timeout_ms} ms, which "
+                "tells where a table begins; check the brokers, or raise STREAMAPP_KAFKA_DELIVERY_TIMEOUT_MS"
+            ) from None
 
     async def _look_again(self, requests: Sequence[RestoreRequest]) -> None:
         """Where a store is ahead of the end that was found: a checkpoint of before may have been written since."""
@@ -414,9 +454,14 @@ class Engine:
     async def _source_bounds(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, SourceBounds]:
         wanted = list(places)
         begins, ends, committed = await asyncio.gather(
-            self.admin.begin_offsets(wanted), self.admin.end_offsets(wanted), self.admin.committed(self.app_id, wanted)
+            self.admin.begin_offsets(wanted), self.admin.end_offsets(wanted), self.admin.commits(self.app_id, wanted)
         )
-        return {place: SourceBounds(begins[place], ends[place], committed[place]) for place in wanted}
+        found: dict[TopicPartition, SourceBounds] = {}
+        for place in wanted:
+            commit = committed[place]
+            position, told = (None, "") if commit is None else (commit.offset, commit.metadata)
+            found[place] = SourceBounds(begins[place], ends[place], position, decode(told))
+        return found
 
     def _close(self, live: LivePartition) -> None:
         live.state = None
@@ -460,6 +505,7 @@ class Engine:
         for lane in list(self.lanes.values()):
             await lane.stop()
         self.lanes.clear()
+        self._forwarded = {}
         self.dead_letters.forget()
         await self._checkpointer.reset()
         for table in self.tables.values():
@@ -530,6 +576,20 @@ class Engine:
             return True
         return self._backlog.overfull
 
+    def commit_metadata(self, topic: str, partition: int) -> str | None:
+        """What a commit on this source partition has to tell; None where that is not known yet, and none may be made.
+
+        A commit replaces what the last one told, so one that is made before that was read would make it forgotten.
+        """
+        place = (topic, partition)
+        found = self._forwarded.get(place)
+        if found is None:
+            return None if topic in self.input_topics else ""
+        lane = self.lanes.get(place)
+        taps = lane.taps if lane is not None else ()
+        own = {tap.name: tap.forwarded(lane.durable + 1) for tap in taps if lane and isinstance(tap, ForwardTap)}
+        return encode(merged(found, own))
+
     @property
     def settled(self) -> bool:
         """Whether an assignment has come and every lane that it brought is open."""
@@ -566,6 +626,16 @@ class Engine:
     def _check_task(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
             self._on_failure(task.exception() or RuntimeError("restoring ended"))
+
+
+def _first_to_forward(table: RunningTable, here: SourceBounds) -> int:
+    """Where a re-keyed table goes on, or begins."""
+    known = table.next_to_forward(here.forwarded)
+    if known is not None:
+        return known
+    if table.definition.start == "latest":
+        return here.committed if here.committed is not None else here.end
+    return 0
 
 
 async def _next_of(arrived: "asyncio.Queue[RestoreRequest]", reading: "asyncio.Task[None]") -> list[RestoreRequest]:

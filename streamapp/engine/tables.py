@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from streamapp.engine.forwarding import Forwarded
 from streamapp.engine.ledger import Ledger
 from streamapp.engine.tap import Decoded
 from streamapp.errors import RecordError
@@ -66,7 +67,6 @@ class RunningTable:
     origins: int = 1
     topic_ids: Sequence[str] = ()
     changelog_id: str = ""
-    nothing_forwarded: bool = False  # a re-keyed table whose re-key topic is empty: it begins with the first record
     live: dict[int, LivePartition] = field(default_factory=dict)
 
     @property
@@ -107,6 +107,11 @@ class RunningTable:
         if self.definition.rekey is not None:
             return (self.rekey_topic, self.definition.sources[0].topic)
         return self.input_topics
+
+    def next_to_forward(self, forwarded: Mapping[str, Forwarded]) -> int | None:
+        """Of a re-keyed table's source, as a commit tells it; None where it does not know this re-key topic."""
+        known = forwarded.get(self.name)
+        return known.next_offset if known is not None and known.topic_id == self.topic_ids[0] else None
 
     def partition_of(self, key: str) -> int:
         """The partition that holds a key: the choice of Kafka's default partitioner."""
@@ -256,8 +261,8 @@ class ForwardTap:
     """Sends the records of a re-keyed table's source to the re-key topic, under their new key.
 
     Args:
-        first: the offset of the first record that the table counts, if nothing was forwarded yet; those before it were
-            forwarded already, or came before a table that starts at the latest.
+        first: the offset of the first record to forward; those before it were forwarded already, or came before a table
+            that starts at the latest.
     """
 
     needs_key = False
@@ -306,9 +311,18 @@ class ForwardTap:
         await self._producer.send_all(messages)
         return rejects
 
-    def position(self) -> int | None:
-        """Wherever the group is, as a repeat is told by its origin; `first` where nothing was forwarded yet."""
-        return self._first if self._first or self._table.nothing_forwarded else None
+    def position(self) -> int:
+        """The first record to forward, wherever the group is: others may have moved it while this table was not there."""
+        return self._first
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self._table.name
+
+    def forwarded(self, next_offset: int) -> Forwarded:
+        """How far the table has come, where its lane has passed on all below `next_offset`."""
+        return Forwarded(self._table.topic_ids[0], max(self._first, next_offset))
 
 
 Assignment = Mapping[str, Sequence[int]]

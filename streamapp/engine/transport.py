@@ -52,6 +52,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         self._acks: dict[TP, AckTracker] = {}
         self._feeders: dict[TP, AgentFeeder] = {}
         self._group_positions: dict[TP, int | None] = {}
+        self._told: dict[TP, str] = {}  # what the last commit of this assignment told beside its position
         self._revocations = 0  # the engine's count when the present assignment came
         self._wake = asyncio.Event()
         self.app.engine.attach(self)
@@ -90,7 +91,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         # the seeking. The count is that of the assignment which this call is about: a newer one cancels the call
         revocations = self._revocations
         await super().perform_seek()
-        self._group_positions = dict(self._committed_offset)
+        self._group_positions, self._told = dict(self._committed_offset), {}
         standbys = self.app.assignor.assigned_standbys()
         await self.app.engine.assign(
             ((tp.topic, tp.partition) for tp in self.assignment()),
@@ -109,15 +110,38 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         """The position that was last committed, or found, for a partition."""
         return self._group_positions.get(TP(topic, partition))
 
+    async def commit_lane(self, topic: str, partition: int, offset: int) -> bool:
+        """Commit a position now, before anything of the partition is handed out."""
+        return await self._commit({TP(topic, partition): offset})
+
+    def _filter_committable_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
+        # beside the stock ones: positions that have not moved, where the engine has more to tell with them than it had
+        places = list(tps)
+        found: dict[TP, int] = super()._filter_committable_offsets(places)
+        for tp in places:
+            told, position = self._told_by(tp), self._group_positions.get(tp)
+            if told is None:
+                found.pop(tp, None)
+            elif tp not in found and position is not None and told and told != self._told.get(tp):
+                found[tp] = position
+        return found
+
+    def _told_by(self, tp: TP) -> str | None:
+        return self.app.engine.commit_metadata(tp.topic, tp.partition)
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        # Faust notes a commit as done even where a rebalance refused it; a checkpoint must not tell of such a position
+        # the stock method commits without metadata, and what the last commit told would be lost
+        told = {tp: text for tp in offsets if (text := self._told_by(tp)) is not None}
+        known = {tp: (offset, told[tp]) for tp, offset in offsets.items() if tp in told}
         try:
-            done: bool = await super()._commit(offsets)
+            done: bool = await self._thread.commit_told(known)
         except ConsumerStoppedError:
             log.warning("the consumer ended before it committed: what is not committed is read again")
             return False
+        # Faust notes a commit as done even where a rebalance refused it; a checkpoint must not tell of such a position
         if done:
-            self._group_positions.update(offsets)
+            self._group_positions.update({tp: offsets[tp] for tp in known})
+            self._told.update(told)
         return done
 
     def fetch_state(self, topic: str, partition: int) -> tuple[int, int] | None:

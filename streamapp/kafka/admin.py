@@ -66,6 +66,14 @@ _OUTDATED = frozenset(
 _PASSING_POLL_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A consumer group's position on a partition, and the text that was committed with it (empty without any)."""
+
+    offset: int
+    metadata: str = ""
+
+
 @dataclass(frozen=True)
 class TopicDescription:
     """One topic as the cluster has it.
@@ -194,10 +202,15 @@ class KafkaAdmin:
 
     async def committed(self, group: str, tps: Iterable[TopicPartitionKey]) -> dict[TopicPartitionKey, int | None]:
         """The offset from which a group will go on in each (topic, partition); None where it never committed."""
+        found = await self.commits(group, tps)
+        return {place: None if commit is None else commit.offset for place, commit in found.items()}
+
+    async def commits(self, group: str, tps: Iterable[TopicPartitionKey]) -> dict[TopicPartitionKey, Commit | None]:
+        """The same with what the group's member has noted beside each offset."""
         wanted = [(topic, partition) for topic, partition in tps]
         if not wanted:
             return {}
-        return await asyncio.to_thread(self._committed_sync, group, wanted)
+        return await asyncio.to_thread(self._commits_sync, group, wanted)
 
     async def group_members(self, group: str) -> int:
         """How many members a consumer group has right now; 0 where there is no such group."""
@@ -267,7 +280,7 @@ class KafkaAdmin:
         )
         return {(tp.topic, tp.partition): answer.offset for tp, answer in answers.items()}
 
-    def _committed_sync(self, group: str, tps: Sequence[TopicPartitionKey]) -> dict[TopicPartitionKey, int | None]:
+    def _commits_sync(self, group: str, tps: Sequence[TopicPartitionKey]) -> dict[TopicPartitionKey, Commit | None]:
         # Not by the admin client: librdkafka 2.16 dereferences null (and takes the process along) when a coordinator
         # answers its ListConsumerGroupOffsets with "not coordinator", as one does that is still loading. A consumer
         # that never subscribes asks the same, waits for the coordinator, and does not become a member.
@@ -278,7 +291,10 @@ class KafkaAdmin:
             raise self._failure(problem) from problem
         finally:
             consumer.close()
-        return {(entry.topic, entry.partition): entry.offset if entry.offset >= 0 else None for entry in answers}
+        return {
+            (entry.topic, entry.partition): Commit(entry.offset, entry.metadata or "") if entry.offset >= 0 else None
+            for entry in answers
+        }
 
     async def _ask(self, request: Callable[[AdminClient, float], "Future[Any]"]) -> Any:
         answers = await self._ask_each(lambda client, t: {"": request(client, t)})

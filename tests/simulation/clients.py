@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from streamapp.errors import ProduceError
-from streamapp.kafka.admin import TopicDescription
+from streamapp.kafka.admin import Commit, TopicDescription
 from streamapp.kafka.producer import OutMessage
 from streamapp.kafka.topics import TopicSpec
 from tests.simulation.cluster import Cluster, Place
@@ -194,9 +194,12 @@ class SimulatedAdmin:
         await self._pass()
         return found
 
-    async def committed(self, group: str, places: Iterable[Place]) -> dict[Place, int | None]:
+    async def commits(self, group: str, places: Iterable[Place]) -> dict[Place, Commit | None]:
         wanted = list(places)
         await self._pass()
-        found = {place: self._cluster.committed.get(place) for place in wanted}
+        committed, told = self._cluster.committed, self._cluster.told
+        found = {
+            place: Commit(committed[place], told.get(place, "")) if place in committed else None for place in wanted
+        }
         await self._pass()
         return found

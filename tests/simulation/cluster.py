@@ -84,6 +84,7 @@ class Cluster:
         self.logs: dict[Place, Partition] = {}
         self.compacted: set[str] = set()
         self.committed: dict[Place, int] = {}
+        self.told: dict[Place, str] = {}  # what was committed beside a position
         self.last_change = 0.0
         self.on_append: Callable[[Place, Stored], None] | None = None
 

@@ -28,7 +28,7 @@ class Group:
         cluster: Cluster,
         partitions: int,
         topics: Callable[[], list[str]],
-        on_commit: Callable[[Place, int], None],
+        on_commit: Callable[[Place, int, str], None],
     ) -> None:
         self.cluster, self.world, self.partitions = cluster, cluster.world, partitions
         self.generation = 0
@@ -159,15 +159,15 @@ class Group:
 
     # --- offsets -----------------------------------------------------------------------------------------------------
 
-    def commit(self, life: "Life", offsets: Mapping[Place, int]) -> bool:
+    def commit(self, life: "Life", commits: Mapping[Place, tuple[int, str]]) -> bool:
         """Take a member's offsets, if it is one of the present generation (or of the one that is being let go)."""
         if not life.process.alive or life not in self.members or life.generation != self.generation:
             return False
         if not life.process.before_effect():
             return False
-        for place, offset in sorted(offsets.items()):
-            self._on_commit(place, offset)
-            self.cluster.committed[place] = offset
+        for place, (offset, told) in sorted(commits.items()):
+            self._on_commit(place, offset, told)
+            self.cluster.committed[place], self.cluster.told[place] = offset, told
             self.world.note("commit", place, offset)
         life.process.after_effect()
         return True

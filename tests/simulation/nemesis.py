@@ -48,7 +48,7 @@ class Nemesis:
         getattr(self, f"_{fault}")(self.world.random.choice(self.run.workers))
         self.world.after(self.world.random.choice((0.01, 0.1, 0.3, 1.0)), self.strike)
 
-    def _again(self, worker: Worker) -> None:
+    def again(self, worker: Worker) -> None:
         """Bring a host back after a while, if its process has ended."""
         random = self.world.random
 
@@ -71,19 +71,19 @@ class Nemesis:
                 process.crash_after_steps(random.choice((3, 30, 100)) * random.randint(1, 10))
             else:
                 process.crash_at_effect(random.randint(0, 12), before=random.random() < 0.5)
-        self._again(worker)
+        self.again(worker)
 
     def _disk(self, worker: Worker) -> None:
         if worker.process is not None:
             worker.process.kill()
         worker.disk.lose_all()
-        self._again(worker)
+        self.again(worker)
 
     def _machine(self, worker: Worker) -> None:
         if worker.process is not None:
             worker.process.kill()
         worker.disk.lose_last()
-        self._again(worker)
+        self.again(worker)
 
     def _rebalance(self, worker: Worker) -> None:
         self.run.group.rebalance()
@@ -91,7 +91,7 @@ class Nemesis:
     def _restart(self, worker: Worker) -> None:
         if worker.alive and worker.life is not None and worker.life.engine is not None:
             worker.life.stop()
-        self._again(worker)
+        self.again(worker)
 
     def _send(self, worker: Worker) -> None:
         network = self.run.network
@@ -99,7 +99,7 @@ class Nemesis:
         network.gaps = self.world.random.random() < 0.5
         self.world.after(self.world.random.random(), self._sending_works)
         for one in self.run.workers:
-            self._again(one)
+            self.again(one)
 
     def _sending_works(self) -> None:
         self.run.network.failing = 0.0
@@ -136,4 +136,4 @@ class Nemesis:
             worker.disk.full = False
 
         self.world.after(self.world.random.random(), space)
-        self._again(worker)
+        self.again(worker)

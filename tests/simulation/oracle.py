@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from streamapp.engine.forwarding import Forwarded, decode
 from streamapp.engine.tables import RunningTable, changelog_topic, final_topic
 from streamapp.kafka.partitioner import partition_for
 from streamapp.state.definition import TableDefinition
@@ -36,6 +37,7 @@ class Oracle:
         self._finals: dict[str, Any] = {}
         self._late: dict[str, Any] = {}
         self._dead: dict[Origin, str] = {}
+        self._told: dict[tuple[str, str, int], int] = {}  # up to where forwarding is known to be right
         self._lettered: dict[tuple[str, str, int], int] = {}
         self._names = {definition.name: definition for definition in scenario.tables}
         self._roles: dict[str, tuple[str, TableDefinition]] = {}
@@ -109,8 +111,11 @@ class Oracle:
         raw = next(value for name, value in record.headers if name == "streamapp-origin")
         return (definition.sources[0].topic, *_ORIGIN.unpack(raw)[:2])
 
-    def committing(self, place: Place, offset: int) -> None:
-        """A commit says that everything below is durable: in a checkpoint of each table, or in the dead letters."""
+    def committing(self, place: Place, offset: int, told: str) -> None:
+        """A commit says that everything below is durable: in a checkpoint of each table, or in the dead letters.
+
+        Of re-keyed tables it says by name what is forwarded.
+        """
         topic, partition = place
         before = self.cluster.committed.get(place, 0)
         role, definition = self._roles.get(topic, ("", None))
@@ -134,15 +139,21 @@ class Oracle:
                 if source.topic != topic:
                     continue
                 if table.rekey is not None:
-                    self._forwarded(table, place, before, offset)
+                    self._forwarded(table, place, decode(told).get(table.name))
                     continue
+                if offset <= before:
+                    continue  # it only tells more than the last one did
                 checkpoint = self._checkpoints.get((changelog_topic(APP_ID, table.name), partition))
                 if checkpoint is None or checkpoint.offsets[index] < offset - 1:
                     have = None if checkpoint is None else checkpoint.offsets[index]
                     self.wrong(f"committed {place} up to {offset}, but {table.name} has only counted {have}")
 
-    def _forwarded(self, table: TableDefinition, place: Place, low: int, high: int) -> None:
+    def _forwarded(self, table: TableDefinition, place: Place, told: Forwarded | None) -> None:
         topic, partition = place
+        low, high = self._told.get((table.name, *place), 0), told.next_offset if told is not None else 0
+        if high <= low:
+            return
+        self._told[table.name, *place] = high
         wanted = {made.offset for made in self.made.get(place, ()) if low <= made.offset < high}
         rekey = RunningTable(table, APP_ID).rekey_topic
         for at in range(self.scenario.partitions):

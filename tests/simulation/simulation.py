@@ -7,6 +7,7 @@ from typing import Any
 
 from streamapp.settings import Settings
 from streamapp.state import partition as partition_state
+from streamapp.state.definition import TableDefinition
 from tests.simulation import worker as workers
 from tests.simulation.clients import Network
 from tests.simulation.cluster import Cluster
@@ -77,7 +78,7 @@ class Run:
         settings = _settings(draw, drawn)
         self._quiet_s = (3 * settings.commit_interval_ms + settings.idle_timeout_ms) / 1000 + 0.1
         self.workers = [
-            Worker(f"w{index}", self.cluster, self.group, self.network, settings, drawn.tables)
+            Worker(f"w{index}", self.cluster, self.group, self.network, settings, self._first_tables())
             for index in range(drawn.workers)
         ]
         self.nemesis = Nemesis(self)
@@ -87,18 +88,45 @@ class Run:
 
     def _topics(self) -> list[str]:
         rekeyed = {f"{workers.APP_ID}-{table.name}-rekey" for table in self.scenario.tables if table.rekey}
-        return sorted({source.topic for table in self.scenario.tables for source in table.sources} | rekeyed)
+        sources = {source.topic for table in self.scenario.tables for source in table.sources}
+        return sorted(sources | (rekeyed & self.cluster.partitions.keys()))
+
+    def _first_tables(self) -> list[TableDefinition]:
+        """What a worker knows of at first."""
+        return [table for table in self.scenario.tables if not (self.scenario.old_group and table.rekey)]
+
+    def _age(self) -> None:
+        """Let the group have come some way before anything runs here: its agents, or tables that are gone, did."""
+        self._append(self.left // 2)
+        for place, log in self.cluster.logs.items():
+            self.cluster.committed[place] = self.world.random.randint(0, log.end)
+
+    def _upgrade(self, worker: Worker) -> None:
+        """Start a worker with all tables from now on, as a rolling restart does."""
+        worker.definitions = self.scenario.tables
+        self.world.note("upgrade", worker.name)
+        if worker.alive and worker.life is not None and worker.life.engine is not None:
+            worker.life.stop()
+        self.nemesis.again(worker)
+
+    @property
+    def _upgraded(self) -> bool:
+        return not self.scenario.old_group or all(one.definitions is self.scenario.tables for one in self.workers)
 
     def all(self) -> None:
         """Records and faults for a while; then rest, and the verdict; then the same from the changelogs alone."""
         world = self.world
+        if self.scenario.old_group:
+            self._age()
         self._produce()
         if len(self.workers) > 1:
             world.after(0.1, self._probe)
         for worker in self.workers:
             world.after(world.random.random() * 0.2, worker.start)
+            if self.scenario.old_group:
+                world.after(world.random.random() * 3, self._upgrade, worker)
         world.after(0.1, self.nemesis.strike)
-        world.run(lambda: self.left == 0 and self.nemesis.over, limit_s=200)
+        world.run(lambda: self.left == 0 and self.nemesis.over and self._upgraded, limit_s=200)
         self._rest("at rest")
         if world.violations or world.seed % 3:
             return
@@ -108,7 +136,13 @@ class Run:
     def _produce(self) -> None:
         """Append a few records, and more later."""
         random = self.world.random
-        for _ in range(min(self.left, random.choice((1, 2, 5, 20)))):
+        self._append(min(self.left, random.choice((1, 2, 5, 20))))
+        if self.left:
+            self.world.after(random.choice((0.001, 0.03, 0.1, 0.3)), self._produce)
+
+    def _append(self, count: int) -> None:
+        random = self.world.random
+        for _ in range(count):
             maker = random.choice(self._makers)
             topic = maker.topic
             made, key, value = maker.next(self.cluster)
@@ -118,8 +152,6 @@ class Run:
             if "gaps" in self.scenario.faults and random.random() < 0.1:
                 self.cluster.logs[place].end += random.randint(1, 3)
             self.left -= 1
-        if self.left:
-            self.world.after(random.choice((0.001, 0.03, 0.1, 0.3)), self._produce)
 
     def _probe(self) -> None:
         """Look who would answer a read now."""

@@ -101,6 +101,7 @@ class Life:
         self.assignment: set[Place] = set()
         self.positions: dict[Place, int] = {}
         self.group_positions: dict[Place, int | None] = {}
+        self.told: dict[Place, str] = {}
         self.flowing = False
         self.checkpointed_s = 0.0  # when the last complete checkpoint began
         self.heard_s = 0.0  # when the coordinator last heard of it
@@ -208,6 +209,7 @@ class Life:
         places = set(self.assignment)
         self.positions = {place: self.cluster.committed.get(place, 0) for place in places}
         self.group_positions = {place: self.cluster.committed.get(place) for place in places}
+        self.told = {}
         await self.engine.assign(sorted(places), revocations=revocations)
         self.flowing = True
 
@@ -306,10 +308,18 @@ class Life:
 
     def _commit(self) -> None:
         assert self.engine is not None
-        offsets = {place: lane.durable + 1 for place, lane in self.engine.lanes.items() if lane.durable >= 0}
-        news = {place: offset for place, offset in offsets.items() if offset > (self.group_positions.get(place) or 0)}
+        news: dict[Place, tuple[int, str]] = {}
+        for place, lane in self.engine.lanes.items():
+            told, known = self.engine.commit_metadata(*place), self.group_positions.get(place)
+            if told is None:
+                continue
+            if lane.durable >= 0 and lane.durable + 1 > (known or 0):
+                news[place] = lane.durable + 1, told
+            elif known is not None and told and told != self.told.get(place):
+                news[place] = known, told
         if news and not self.is_silent() and self.group.commit(self, news):
-            self.group_positions.update(news)
+            self.group_positions.update({place: offset for place, (offset, _) in news.items()})
+            self.told.update({place: told for place, (_, told) in news.items()})
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """What the engine does between losing partitions and getting the next ones: nothing that others could see."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
+from faust.types import TP
 
 from streamapp.clock import ManualClock
 from streamapp.engine.runtime import Engine
@@ -14,6 +16,32 @@ from streamapp.metrics import Metrics
 from streamapp.settings import Settings
 
 TURNS = 20
+TRADES, QUOTES = TP("trades", 0), TP("quotes", 0)
+
+
+class Committing:
+    """A consumer that commits, without a broker; the engine has these texts to tell and the lanes are so far."""
+
+    def __init__(self, texts: dict[TP, str | None], *, lanes: dict[TP, int] | None = None, done: bool = True) -> None:
+        self.texts, self.lanes, self.done = texts, lanes or {}, done
+        self.made: list[dict[TP, tuple[int, str]]] = []
+        self.real: Any = object.__new__(LaneConsumer)
+        self.real.__dict__.update(_group_positions={}, _told={}, _acks={}, _committed_offset=defaultdict(lambda: None))
+        self.real.app = self.real._thread = self.engine = self
+
+    def commit_metadata(self, topic: str, partition: int) -> str | None:
+        return self.texts[TP(topic, partition)]
+
+    async def commit_told(self, commits: dict[TP, tuple[int, str]]) -> bool:
+        self.made.append(commits)
+        return self.done
+
+    async def commit(self, offsets: dict[TP, int]) -> bool:
+        return bool(await self.real._commit(offsets))
+
+    def committable(self) -> dict[TP, int]:
+        self.real._new_offset = self.lanes.get
+        return dict(self.real._filter_committable_offsets(list(self.lanes)))
 
 
 class NoCluster:
@@ -24,7 +52,7 @@ class NoCluster:
 
     end_offsets = begin_offsets
 
-    async def committed(self, group: str, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int | None]:
+    async def commits(self, group: str, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Any]:
         return {}
 
 
@@ -146,17 +174,35 @@ async def test_checkpoint_that_finds_the_partitions_lost_stops_the_timer_not_the
 
 
 @pytest.mark.parametrize("done", [True, False])
-async def test_position_is_told_only_of_commits_that_were_made(monkeypatch: pytest.MonkeyPatch, done: bool) -> None:
+async def test_position_is_told_only_of_commits_that_were_made(done: bool) -> None:
     """Faust notes a commit as done even where a rebalance refused it."""
-    consumer: Any = object.__new__(LaneConsumer)
-    consumer._group_positions = {}
+    consumer = Committing({TRADES: ""}, done=done)
+    assert await consumer.commit({TRADES: 7}) is done
+    assert consumer.real._group_positions == ({TRADES: 7} if done else {})
+    assert consumer.made == [{TRADES: (7, "")}]
 
-    async def commit(self: Any, offsets: Any) -> bool:
-        return done
 
-    monkeypatch.setattr(LaneConsumer.__mro__[1], "_commit", commit)
-    assert await LaneConsumer._commit(consumer, {("trades", 0): 7}) is done
-    assert consumer._group_positions == ({("trades", 0): 7} if done else {})
+async def test_commit_tells_how_far_tables_have_come_and_is_not_made_where_that_is_not_known() -> None:
+    consumer = Committing({TRADES: "far", QUOTES: None})
+    await consumer.commit({TRADES: 7, QUOTES: 9})
+    assert consumer.made == [{TRADES: (7, "far")}]
+    assert consumer.real._group_positions == {TRADES: 7}
+
+
+async def test_position_that_has_not_moved_is_committed_where_there_is_more_to_tell_with_it() -> None:
+    """A group that is ahead of a new re-keyed table keeps its place, and tells how far the table has come."""
+    consumer = Committing({TRADES: "far", QUOTES: ""}, lanes={TRADES: 40, QUOTES: 40})
+    consumer.real._group_positions = {TRADES: 100, QUOTES: 100}
+    consumer.real._committed_offset.update({TRADES: 100, QUOTES: 100})
+    assert consumer.committable() == {TRADES: 100}
+    await consumer.commit({TRADES: 100})
+    assert consumer.committable() == {}
+    consumer.texts[TRADES] = "farther"
+    assert consumer.committable() == {TRADES: 100}
+    consumer.lanes[TRADES] = 120
+    assert consumer.committable() == {TRADES: 120}
+    consumer.texts[TRADES] = None
+    assert consumer.committable() == {}
 
 
 @pytest.mark.parametrize("revoked", ["before", "during", "never"])
