@@ -181,8 +181,9 @@ class QueryService:
             if sample.name.endswith("_total")
         )
         restoring = engine.unrestored()
-        ready = engine.settled and not restoring
-        detail = "" if ready else ("restoring" if restoring else "waiting for partitions to be assigned")
+        answers = engine.lease.valid  # else every read of what is here is refused
+        ready = engine.settled and not restoring and answers
+        detail = "" if ready else ("restoring" if restoring and answers else "waiting for partitions to be assigned")
         hot = [one for lane in engine.lanes.values() for one in lane.hot_keys.top(_HOT_PER_PARTITION)]
         hot = sorted((one for one in hot if one.share >= _HOT_SHARE), key=lambda one: -one.share)[:_HOT_MAX]
         return WorkerInfo(ready, restoring, assigned, lag, applied, detail, hot)

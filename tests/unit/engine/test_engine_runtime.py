@@ -13,6 +13,8 @@ from streamapp.engine.runtime import Engine
 from streamapp.engine.transport import LaneConsumer
 from streamapp.errors import FencedError
 from streamapp.metrics import Metrics
+from streamapp.queries.feed_health import FeedHealth
+from streamapp.queries.service import QueryService
 from streamapp.settings import Settings
 
 TURNS = 20
@@ -114,6 +116,31 @@ async def test_reads_are_refused_between_a_revocation_and_the_next_assignment(be
     assert not bench.engine.lease.valid
     await bench.engine.assign([])
     assert bench.engine.lease.valid
+
+
+async def test_worker_is_ready_only_while_it_answers_for_what_it_holds(bench: Bench) -> None:
+    """From a revocation to the next assignment, and without an answer of the group, every read is refused."""
+    reads = QueryService(
+        bench.engine, FeedHealth(bench.engine.settings, clock=bench.clock), dict, lambda topic, partition: None, dict
+    )
+
+    async def assigned() -> None:
+        await bench.engine.assign([])
+        assert bench.engine._restoring is not None
+        await bench.engine._restoring
+
+    bench.member()
+    assert not reads.worker().ready
+    await assigned()
+    assert reads.worker().ready
+    assert await bench.engine.revoke()
+    assert (reads.worker().ready, reads.worker().detail) == (False, "waiting for partitions to be assigned")
+    await assigned()
+    assert reads.worker().ready
+    bench.clock.advance(bench.engine.settings.kafka_session_timeout_ms)
+    assert not reads.worker().ready, "another worker may own what is here"
+    bench.engine.lease.renew(bench.clock.monotonic_ms())
+    assert reads.worker().ready
 
 
 async def test_assignment_that_was_made_before_the_last_revocation_takes_nothing_over(bench: Bench) -> None:
