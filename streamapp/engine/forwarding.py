@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: what a broker takes as a commit's metadata, unless `offset.metadata.max.bytes` says otherwise there
 METADATA_MAX_BYTES = 4_096
 _NAME = "forwarded"
+#: librdkafka hands metadata on without an end, and its Python binding reads on to the next zero byte: so it ends with one
+_END = "\0"
 _LARGEST_OFFSET = (1 << 63) - 1
 
 
@@ -43,13 +45,13 @@ def encode(forwarded: Mapping[str, Forwarded]) -> str:
     if not forwarded:
         return ""
     named = {name: [one.topic_id, one.next_offset] for name, one in sorted(forwarded.items())}
-    return orjson.dumps({_NAME: named}).decode()
+    return orjson.dumps({_NAME: named}).decode() + _END
 
 
 def decode(metadata: str) -> dict[str, Forwarded]:
     """What `encode` was given; nothing where the metadata is somebody else's."""
     try:
-        named = orjson.loads(metadata)[_NAME]
+        named = orjson.loads(metadata.removesuffix(_END))[_NAME]
         return {name: Forwarded(str(topic_id), int(offset)) for name, (topic_id, offset) in named.items()}
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}

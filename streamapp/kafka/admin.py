@@ -74,6 +74,18 @@ class Commit:
     metadata: str = ""
 
 
+def _metadata(entry: TopicPartition) -> str:
+    """What was committed with a position.
+
+    The client takes it for text that ends with a zero byte, which it does only where it was committed so; else what follows
+    in memory comes with it, and that need not be text.
+    """
+    try:
+        return entry.metadata or ""
+    except UnicodeDecodeError:
+        return ""
+
+
 @dataclass(frozen=True)
 class TopicDescription:
     """One topic as the cluster has it.
@@ -292,7 +304,7 @@ class KafkaAdmin:
         finally:
             consumer.close()
         return {
-            (entry.topic, entry.partition): Commit(entry.offset, entry.metadata or "") if entry.offset >= 0 else None
+            (entry.topic, entry.partition): Commit(entry.offset, _metadata(entry)) if entry.offset >= 0 else None
             for entry in answers
         }
 

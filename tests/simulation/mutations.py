@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from streamapp.engine import checkpoints, tables
+from streamapp.engine import checkpoints, runtime, tables
 from streamapp.state import lanes, partition, sessions
 from streamapp.windows.sessions import Session
 from tests.simulation.workload import Scenario, scenario_of
@@ -80,6 +80,9 @@ MUTATIONS: dict[str, Callable[[], None]] = {
         sessions.SessionLane, "merge", ("if offset <= horizon and self._holds(key, time, origin, offset):", "if False:")
     ),
     "forwarded past a gap": lambda: _rewrite(tables.RekeyedTap, "accept", ("and before <= newest", "and newest")),
+    "forwarded from where the group is": lambda: _rewrite(
+        runtime, "_first_to_forward", ("    return 0\n", "    return here.committed or 0\n")
+    ),
 }
 
 #: what a scenario must have for a broken rule to show at all; without it a rule is looked for in seeds that cannot tell
@@ -90,6 +93,7 @@ NEEDS: dict[str, Callable[[Scenario], bool]] = {
     ),
     "a session's own offset ignored": lambda one: any(isinstance(table.window, Session) for table in one.tables),
     "forwarded past a gap": lambda one: "send" in one.faults and any(table.rekey for table in one.tables),
+    "forwarded from where the group is": lambda one: one.old_group,
 }
 
 

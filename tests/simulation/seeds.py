@@ -37,4 +37,5 @@ FINDERS = {
     "lateness judged by the batch": (0, 11),
     "a session's own offset ignored": (142, 188),
     "forwarded past a gap": (1895, 11597),  # of 11,600
+    "forwarded from where the group is": (52, 54),
 }

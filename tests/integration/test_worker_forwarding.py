@@ -1,0 +1,106 @@
+"""Re-keyed tables that are added to a group which has been running without them."""
+
+import asyncio
+import random
+import signal
+from pathlib import Path
+
+import orjson
+import pytest
+
+from streamapp.engine.forwarding import decode
+from streamapp.kafka.topics import TopicSpec
+from tests.fakes.processes import Topics, Worker, until
+from tests.fakes.user_apps import START, UserApp
+
+RECORDS = 6_000
+#: what cannot be compressed makes records large, so that a fetch brings some of them only, and a chunk of the lane no more
+PADDING_BYTES = 1_000
+#: behind the first chunk, which is acknowledged by then, and before the last is sent
+CRASH_AT = 4_000
+
+WITHOUT = """
+from pydantic import BaseModel
+from streamapp import Count, StreamApp
+
+
+class Measured(BaseModel):
+    place: str
+    at: int
+
+
+app = StreamApp(APP)
+measured = app.topic(TRADES, value_type=Measured)
+app.latest_table("all", source=measured, time="at", aggregate=Count())
+"""
+
+WITH = (
+    WITHOUT
+    + """
+import os
+import signal
+
+calls = 0
+
+
+def place_of(record):
+    global calls
+    calls += 1
+    if calls == int(os.environ.get("CRASH_AT", "0")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record.place
+
+
+app.latest_table("by_place", source=measured, time="at", key=place_of, aggregate=Count())
+"""
+)
+
+
+def _counts(worker: Worker) -> dict[str, int]:
+    keys = worker.keys("by_place")
+    return {key: worker.get(f"/v1/tables/by_place/keys/{key}")["value"]["count"] for key in keys}
+
+
+def _told(app: UserApp, source: tuple[str, int]) -> int:
+    """How far the group's commit says that the table has come."""
+    commit = asyncio.run(app.topics.admin.commits(app.id, [source]))[source]
+    assert commit is not None
+    return decode(commit.metadata)["by_place"].next_offset
+
+
+@pytest.mark.timeout(400)
+def test_new_rekeyed_table_counts_all_though_its_first_forwarding_was_killed(kafka: str, tmp_path: Path) -> None:
+    app, draw = UserApp(Topics(kafka), tmp_path, WITHOUT), random.Random(5)
+    app.topics.create(TopicSpec(app.trades, 1))
+    with app.worker() as before:
+        before.until_ready()
+        app.topics.produce(
+            app.trades,
+            [
+                (
+                    f"k{n % 5}",
+                    orjson.dumps({"place": f"p{n % 7}", "at": START + n, "note": draw.randbytes(PADDING_BYTES).hex()}),
+                )
+                for n in range(RECORDS)
+            ],
+        )
+        app.drained(before)
+        before.terminate()
+    (tmp_path / f"{app.module}.py").write_text(f"APP, TRADES = {app.id!r}, {app.trades!r}\n{WITH}", encoding="utf-8")
+    source, rekeyed = (app.trades, 0), (f"{app.id}-by_place-rekey", 0)
+    with app.worker(env={"CRASH_AT": str(CRASH_AT)}) as killed:
+        assert killed.wait() == -signal.SIGKILL, killed.last_words
+    assert app.topics.committed(app.id, app.trades) == {source: RECORDS}, "the group is past what was not forwarded"
+    assert 0 < app.topics.ends(rekeyed[0])[rekeyed] < RECORDS, "so that some is forwarded and some is not"
+    with app.worker() as worker:
+        worker.until_ready()
+        wanted = {f"p{place}": len(range(place, RECORDS, 7)) for place in range(7)}
+        until(
+            "all is counted", lambda: _counts(worker) == wanted, hint=lambda: f"{_counts(worker)} {worker.last_words}"
+        )
+        until("a commit tells it", lambda: _told(app, source) == RECORDS, hint=lambda: worker.last_words)
+        ended = app.topics.ends(rekeyed[0])
+        worker.kill()
+        worker.start().until_ready()
+        until("all is counted", lambda: _counts(worker) == wanted, hint=lambda: worker.last_words)
+        assert app.topics.ends(rekeyed[0]) == ended, "what is told to be forwarded is not forwarded again"
