@@ -58,6 +58,10 @@ class Positions(Protocol):
         """The group's position; None where unknown."""
         ...
 
+    def has_agents(self, topic: str, partition: int) -> bool:
+        """Whether agents read it, too: they go on where the group is."""
+        ...
+
     async def commit_lane(self, topic: str, partition: int, offset: int) -> bool:
         """Commit this position, with what the engine has to tell beside it; False where the group refused."""
         ...
@@ -386,6 +390,8 @@ class Engine:
         here = bounds[place]
         fallback = here.committed if here.committed is not None else here.begin
         wanted = [position if position is not None else fallback for position in (tap.position() for tap in taps)]
+        if self._positions.has_agents(topic, partition):
+            wanted.append(fallback)  # what is read goes to them as well; tables pass over what they have counted
         position = max(min(wanted), here.begin)
         lane.applied = lane.durable = position - 1
         if before is not None:

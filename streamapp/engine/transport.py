@@ -110,6 +110,10 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         """The position that was last committed, or found, for a partition."""
         return self._group_positions.get(TP(topic, partition))
 
+    def has_agents(self, topic: str, partition: int) -> bool:
+        """Whether agents read it: the conductor's own index, as its message handler uses it."""
+        return bool(self.app.topics._tp_index.get(TP(topic, partition)))
+
     async def commit_lane(self, topic: str, partition: int, offset: int) -> bool:
         """Commit a position now, before anything of the partition is handed out."""
         return await self._commit({TP(topic, partition): offset})
@@ -215,8 +219,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         lane = self.app.engine.lanes.get((tp.topic, tp.partition))
         if lane is not None and lane.ready:
             lane.offer(batches)
-        # agents' channels by partition: the conductor's own index, as its message handler uses it
-        if self.app.topics._tp_index.get(tp):
+        if self.has_agents(*tp):
             feeder = self._feeders.get(tp)
             if feeder is None:
                 tracker = self._acks[tp] = AckTracker()

@@ -277,6 +277,9 @@ class Life:
         if (topic, partition) in self.assignment:
             self.positions[topic, partition] = offset
 
+    def has_agents(self, topic: str, partition: int) -> bool:
+        return False
+
     def committed_position(self, topic: str, partition: int) -> int | None:
         return self.group_positions.get((topic, partition))
 

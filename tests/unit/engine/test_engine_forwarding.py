@@ -26,7 +26,7 @@ class Positions:
     """A consumer that notes what it is told; the group refuses the first commits."""
 
     def __init__(self, engine: Engine, refused: int = 0) -> None:
-        self.engine, self.refused = engine, refused
+        self.engine, self.refused, self.agents = engine, refused, False
         self.done: list[tuple[Any, ...]] = []
 
     async def commit_lane(self, topic: str, partition: int, offset: int) -> bool:
@@ -36,6 +36,9 @@ class Positions:
         assert not self.engine.lanes[topic, partition].ready, "nothing may be forwarded before it is noted"
         self.done.append(("commit", offset, decode(self.engine.commit_metadata(topic, partition) or "")))
         return True
+
+    def has_agents(self, topic: str, partition: int) -> bool:
+        return self.agents
 
     async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
         self.done.append(("seek", offset))
@@ -144,6 +147,17 @@ async def test_table_that_is_ahead_is_not_forwarded_again_beside_a_new_one(
     assert told(engine) == named(new=60, old=100)
     lane.durable = 149
     assert told(engine) == named(new=150, old=150)
+
+
+@pytest.mark.parametrize(("committed", "wanted"), [(30, 30), (None, 5), (150, 40)])
+async def test_what_agents_have_not_done_is_read_though_the_tables_are_past_it(
+    metrics: Metrics, clock: ManualClock, committed: int | None, wanted: int
+) -> None:
+    engine, positions = engine_with(metrics, clock)
+    positions.agents = True
+    assert await open_lane(engine, SourceBounds(5, 200, committed, named(table=40))) == wanted
+    assert positions.done == [("seek", wanted)]
+    assert told(engine) == named(table=40)
 
 
 @pytest.mark.parametrize(("committed", "begins"), [(100, 100), (None, 200)])
