@@ -24,6 +24,10 @@ from streamapp.records.codec import Codec
 from streamapp.state.batch import KEY_TEXTS, TIMES
 from streamapp.state.definition import MAX_TIME_MS
 
+# polars takes numpy in at first use, by a way that fails where two threads come to it at once ("'module' object does not
+# support item assignment"), as those of two lanes do with their first large chunks: so it is used here, before them
+pl.Series(np.empty(0))
+
 
 class ColumnGroup:
     """Decodes chunks for the taps of a lane that share codec and event time.
