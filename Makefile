@@ -51,6 +51,7 @@ lock: $(VENV)/.installed-dev ## compile requirements/*.txt again; UPGRADE=--upgr
 	$(LOCK) $(OURS) -c requirements/dev.txt --extra local -o requirements/local.txt
 	$(LOCK) $(OURS) -c requirements/dev.txt -o requirements/base.txt
 	$(LOCK) requirements/langchain-agent.in $(UPGRADE) -o requirements/langchain-agent.txt
+	! command -v npm > /dev/null || npm run --silent --prefix tests/fakes/oidc lock
 
 clean: ## remove what was built or cached, the environment and local state included
 	rm -rf $(VENV) native/target streamapp/columns/_native.so .streamapp .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

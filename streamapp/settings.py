@@ -147,6 +147,7 @@ class Settings(BaseSettings):
     oauth_audience: str | None = Field(
         None, description="whom its tokens have to be made for; default: the advertised URL and /mcp"
     )
+    oauth_scopes: str = Field("read", description="scopes that clients are told to ask it for, separated by spaces")
     oauth_jwks_url: str | None = Field(None, description="where its keys are; default: as its metadata says")
     oauth_algorithms: str = Field("RS256,ES256,EdDSA", description="signatures that are taken, comma separated")
     oauth_leeway_ms: int = Field(30_000, ge=0, le=300_000, description="how far the issuer's clock may differ")

@@ -18,6 +18,8 @@ from streamapp.queries.limits import Limits
 from streamapp.queries.trace import Trace
 
 READ = "read"
+#: scopes that stand for themselves
+PLAIN_SCOPES = frozenset({READ, "metrics", "admin"})
 ANY_TABLE = "*"
 #: rules that one caller may have, and characters of all of them: they travel in the paths of forwarded reads
 RULES_MAX = 32

@@ -26,7 +26,16 @@ from streamapp.errors import (
     UnauthorizedError,
 )
 from streamapp.metrics import Metrics
-from streamapp.queries.access import ANONYMOUS, EVERYTHING, Access, Caller, is_read_scope, parse_access, parse_rule
+from streamapp.queries.access import (
+    ANONYMOUS,
+    EVERYTHING,
+    PLAIN_SCOPES,
+    Access,
+    Caller,
+    is_read_scope,
+    parse_access,
+    parse_rule,
+)
 from streamapp.queries.limits import LimitBook, Rates, parse_token_limits
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
@@ -57,7 +66,6 @@ CALLER = web.RequestKey("caller", Caller)
 #: another worker, which forwards a read of somebody whom it has admitted, limited and bound itself
 FORWARDED = Caller("worker", EVERYTHING, forwarded=True)
 _SECRET_LEAST_CHARS = 32
-_PLAIN_SCOPES = frozenset({"read", "metrics", "admin"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +117,7 @@ def parse_tokens(setting: str) -> tuple[Token, ...]:
             raise ConfigurationError(
                 f"api_tokens: entry {position} needs a name of letters, digits and _.-, at most 64 of them"
             )
-        if unknown := sorted(scope for scope in scopes - _PLAIN_SCOPES if not is_read_scope(scope)):
+        if unknown := sorted(scope for scope in scopes - PLAIN_SCOPES if not is_read_scope(scope)):
             raise ConfigurationError(f"api_tokens: {name} has unknown scope(s) {unknown}; known are {sorted(SCOPES)}")
         try:
             access = access_of(scopes)
@@ -262,12 +270,15 @@ class Authenticator:
     def challenge(self, error: QueryError) -> str:
         """What `WWW-Authenticate` says for a refusal (RFC 6750, RFC 9728)."""
         parts = ['realm="streamapp"']
+        # always with what to ask for: a client that is not told asks for whatever it finds listed somewhere
+        scope = "read" if self.oauth is None else self.oauth.scopes
         if isinstance(error, InsufficientScopeError):
-            parts += ['error="insufficient_scope"', f'scope="{error.scope}"']
-        elif isinstance(error, InvalidTokenError):
-            parts += ['error="invalid_token"', f'error_description="{error}"']
-        elif self.oauth is not None:
-            parts.append('scope="read"')
+            parts += ['error="insufficient_scope"', f'scope="{scope if error.scope == "read" else error.scope}"']
+        else:
+            if isinstance(error, InvalidTokenError):
+                parts += ['error="invalid_token"', f'error_description="{error}"']
+            if self.oauth is not None:
+                parts.append(f'scope="{scope}"')
         if self.oauth is not None:
             parts.append(f'resource_metadata="{self.oauth.metadata_url}"')
         return "Bearer " + ", ".join(parts)

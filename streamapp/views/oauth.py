@@ -17,7 +17,7 @@ import jwt
 
 from streamapp.clock import Clock
 from streamapp.errors import ConfigurationError, InvalidTokenError
-from streamapp.queries.access import Access, Caller, is_read_scope, parse_access
+from streamapp.queries.access import PLAIN_SCOPES, Access, Caller, is_read_scope, parse_access
 from streamapp.queries.limits import Limits
 from streamapp.settings import Settings
 from streamapp.views.jwks import ASYMMETRIC, Jwks, checked_url
@@ -28,6 +28,8 @@ _REMEMBERED_MAX = 10_000
 _REMEMBERED_MS = 60_000
 _LABELS_MAX = 100
 _SCOPES_MAX = 64
+#: of one scope, as RFC 6749 has it
+_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@|/-]{1,100}")
 
 
@@ -53,12 +55,18 @@ class OAuth:
         settings: issuer, audience, algorithms and bounds; ConfigurationError where they cannot be used.
         clock: when remembered tokens end.
         limits: the limits of a name, shown under a label.
+
+    Attributes:
+        issuer: its identifier.
+        resource: what tokens have to be made for, a URL.
+        scopes: what clients are told to ask for, separated by spaces.
     """
 
     def __init__(self, settings: Settings, clock: Clock, limits: Callable[[str, str], Limits | None]) -> None:
         assert settings.oauth_issuer
         self.issuer = checked_url(settings.oauth_issuer, "oauth_issuer")
         self.resource = _resource(settings)
+        self.scopes = _asked(settings.oauth_scopes)
         self._audiences = [settings.oauth_audience or self.resource]
         self._algorithms = _allowed(settings.oauth_algorithms)
         self._leeway_ms = settings.oauth_leeway_ms
@@ -84,11 +92,14 @@ class OAuth:
         return f"{parts.scheme}://{parts.netloc}{METADATA_PATH}{parts.path.rstrip('/')}"
 
     def metadata(self) -> dict[str, Any]:
-        """The document of RFC 9728."""
+        """The document of RFC 9728.
+
+        Clients that are told nothing else ask for all of `scopes_supported`, so it names what they need, not all there is.
+        """
         return {
             "resource": self.resource,
             "authorization_servers": [self.issuer],
-            "scopes_supported": ["read", "metrics", "admin"],
+            "scopes_supported": self.scopes.split(" "),
             "bearer_methods_supported": ["header"],
             "resource_name": "streamapp: live state",
         }
@@ -209,6 +220,22 @@ def _access(scopes: frozenset[str]) -> Access:
         return parse_access(good)
     except ConfigurationError as problem:
         raise InvalidTokenError(str(problem)) from None
+
+
+def _asked(setting: str) -> str:
+    """The scopes that clients are told to ask for, as the issuer knows them."""
+    words = list(dict.fromkeys(setting.split()))
+    for word in words:
+        if is_read_scope(word):
+            parse_access([word])
+        if not (_SCOPE.fullmatch(word) and (is_read_scope(word) or word in PLAIN_SCOPES)):
+            raise ConfigurationError(
+                f"oauth_scopes: {word[:100]!r} opens nothing here; expected read, read/TABLE, read/TABLE/PREFIX, metrics or"
+                " admin, separated by spaces, in ASCII without quotes"
+            )
+    if not words:
+        raise ConfigurationError("oauth_scopes: name one at least; a client that asks for none may be given none")
+    return " ".join(words)
 
 
 def _resource(settings: Settings) -> str:

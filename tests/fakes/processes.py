@@ -100,6 +100,14 @@ class Child:
             )
         return self
 
+    def set_env(self, **values: str | None) -> None:
+        """Change the environment of its next life; None takes a name out of it."""
+        for name, value in values.items():
+            if value is None:
+                self._env.pop(name, None)
+            else:
+                self._env[name] = value
+
     @property
     def pid(self) -> int:
         assert self._process is not None, "start() first"
@@ -181,6 +189,9 @@ class Worker(Child):
         module: what `faust -A` gets.
         name: tells several workers of one folder apart.
         cwd: where the user's module is.
+
+    Attributes:
+        headers: sent with every request.
     """
 
     def __init__(
@@ -207,6 +218,7 @@ class Worker(Child):
             {**own, **(env or {})},
             cwd,
         )
+        self.headers: dict[str, str] = {}
         self._http: http.client.HTTPConnection | None = None
 
     def __exit__(self, *details: object) -> None:
@@ -230,7 +242,7 @@ class Worker(Child):
             if connection is None:
                 connection = self._http = http.client.HTTPConnection(HOST, self.port, timeout=30)
             try:
-                connection.request("GET", target)
+                connection.request("GET", target, headers=self.headers)
                 answer = connection.getresponse()
                 body = answer.read()
             except (OSError, http.client.HTTPException) as problem:

@@ -78,14 +78,6 @@ class FaultWorker(Worker):
         self._process = started  # type: ignore[assignment]
         return self
 
-    def set_env(self, **values: str | None) -> None:
-        """Change the environment of its next life; None takes a name out of it."""
-        for name, value in values.items():
-            if value is None:
-                self._env.pop(name, None)
-            else:
-                self._env[name] = value
-
     @property
     def tables_dir(self) -> Path:
         """Where its stores are."""

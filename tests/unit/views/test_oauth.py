@@ -385,6 +385,27 @@ async def test_clients_learn_whom_to_ask(serve: Any, issuer: Issuer) -> None:
     assert (await worker.ask(issuer.token()))[0] == 200
 
 
+@pytest.mark.parametrize("scopes", ["read", "read/latest read/candles_1m/coinbase%3ABTC-"])
+async def test_every_refusal_says_what_to_ask_for(serve: Any, issuer: Issuer, scopes: str) -> None:
+    worker = await serve(oauth_scopes=scopes)
+    _, metadata, _ = await worker.ask(None, "/.well-known/oauth-protected-resource/mcp")
+    assert metadata["scopes_supported"] == scopes.split(), "a client may ask for all that is listed"
+    nothing, narrow = issuer.token(scope="openid"), issuer.token(scope=f"read/latest/{BTC}")
+    foreign = issuer.token(aud="http://elsewhere.example/mcp")
+    for token, path, status in (
+        (None, "/v1/tables", 401),
+        ("nonsense", "/v1/tables", 401),
+        (foreign, "/v1/tables", 401),
+        (nothing, "/v1/tables", 403),
+        (narrow, f"/v1/tables/latest/keys/{ETH}", 403),
+    ):
+        found, _, headers = await worker.ask(token, path)
+        assert found == status
+        assert f'scope="{scopes}"' in headers["WWW-Authenticate"], (token, path)
+    _, _, headers = await worker.ask(narrow, "/metrics")
+    assert 'scope="metrics"' in headers["WWW-Authenticate"], "reading is not what is missing there"
+
+
 async def test_without_an_issuer_there_is_no_metadata() -> None:
     worker = Worker(Issuer(), oauth_issuer=None)
     await worker.start()
@@ -430,6 +451,10 @@ async def test_token_in_the_address_is_refused_and_logged_nowhere(
         ({"oauth_algorithms": "RS256,HS256"}, "HS256"),
         ({"oauth_algorithms": "none"}, "none"),
         ({"oauth_algorithms": " "}, "one at least"),
+        ({"oauth_scopes": "reed"}, "'reed' opens nothing"),
+        ({"oauth_scopes": "read/"}, "oauth_scopes|without empty parts"),
+        ({"oauth_scopes": 'metrics read/latest/"x'}, "without quotes"),
+        ({"oauth_scopes": " "}, "one at least"),
         ({"cluster_secret": None}, "cluster_secret"),
         ({"cluster_secret": "short"}, "32 characters"),
     ],
