@@ -403,11 +403,13 @@ class QueryService:
         prefixes: Sequence[str] = ("",),
         local_only: bool = False,
     ) -> Page:
-        """Newest readings of the keys with one of these beginnings, ordered by one field."""
+        """Newest readings of the keys with one of these beginnings, ordered by one field; of no beginning, none."""
         running = self._table(table)
         numeric = [f.name for f in running.definition.aggregate.fields if f.type in ("number", "integer", "any")]
         if by not in numeric:
             raise BadParameterError("by", f"by={by!r}: expected a numeric field of {table}: {', '.join(numeric)}")
+        if not prefixes:
+            return Page([], None)  # others must not be asked: a path without beginnings asks for all keys
         sign = -1 if order == "desc" else 1
 
         def rank(value: Any, key: str) -> tuple[bool, float, str]:

@@ -27,9 +27,11 @@ def _forwarded(request: web.Request) -> bool:
 
 
 def _prefixes(request: web.Request) -> list[str]:
-    """The beginnings that `prefixes=A,B` names, without those that another one covers."""
+    """The beginnings that `prefixes=A,B` names, without those that another one covers; an empty list is refused."""
     kept: list[str] = []
-    for prefix in sorted(text_list(request, "prefixes", PREFIXES_MAX)):
+    # the worker that forwards has put the beginnings that its caller may read in the place of shorter ones
+    most = PREFIXES_MAX + RULES_MAX if _forwarded(request) else PREFIXES_MAX
+    for prefix in sorted(text_list(request, "prefixes", most)):
         if not (kept and prefix.startswith(kept[-1])):
             kept.append(prefix)
     return kept
@@ -162,7 +164,7 @@ class RestViews:
             by=by,
             order="asc" if order == "asc" else "desc",
             limit=self._limit(parameters, DEFAULT_TOP),
-            prefixes=_prefixes(request) if parameters.text("prefixes") else ("",),
+            prefixes=("",) if parameters.text("prefixes") is None else _prefixes(request),
             local_only=_forwarded(request),
         )
         return answer(request, *encode_page(page, table=table, by=by, order=order))

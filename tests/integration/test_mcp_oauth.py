@@ -4,8 +4,6 @@ The issuer is npm's oidc-provider in a process of its own; without npm the tests
 """
 
 import asyncio
-import http.client
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from mcp.shared.exceptions import MCPError
 
 from streamapp.views.auth import new_token
 from tests.fakes.agent_app import KEYS, MODULE, fill
+from tests.fakes.asking import Told, ask
 from tests.fakes.oidc_issuer import OidcIssuer, Person
 from tests.fakes.processes import HOST, Topics, Worker, until
 from tests.fakes.user_apps import UserApp
@@ -55,23 +54,9 @@ class Desk:
         """Calls of tools that were answered in that name."""
         return self.worker.metric("streamapp_operation_calls_total", caller=caller, outcome="ok")
 
-    def ask(self, method: str, path: str, token: str | None, body: Any = None) -> tuple[int, Any, str]:
-        """Status, document and challenge of a request as a program makes it that got its token elsewhere."""
-        connection = http.client.HTTPConnection(HOST, self.worker.port, timeout=30)
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        try:
-            connection.request(
-                method,
-                path,
-                None if body is None else json.dumps(body),
-                {"Accept": "application/json, text/event-stream", "Content-Type": "application/json", **headers},
-            )
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            kind = answer.getheader("Content-Type", "")
-            return answer.status, json.loads(text) if "json" in kind else text, answer.getheader("WWW-Authenticate", "")
-        finally:
-            connection.close()
+    def ask(self, path: str, token: str | None, **options: Any) -> Told:
+        """A request as a program makes it that got its token elsewhere."""
+        return ask(self.worker.port, path, token, **options)
 
 
 @pytest.fixture(scope="module")
@@ -252,19 +237,22 @@ def test_scope_that_the_issuer_grants_limits_every_tool_and_resource(desk: Desk)
     asyncio.run(use())
 
 
-def test_client_waits_and_subscribes_while_it_calls(desk: Desk) -> None:
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+def test_client_waits_and_subscribes_while_it_calls(desk: Desk, mode: str) -> None:
     async def use() -> None:
-        async with asyncio.timeout(RUN_S), Desktop(desk, "bob").client() as client:
+        async with asyncio.timeout(RUN_S), Desktop(desk, "bob").client(mode) as client:
             given = {"table": "candles", "key": MINE, "condition": "close > 100000", "timeout_ms": 3_000}
             waiting = asyncio.create_task(client.call_tool("wait_for", given))
-            uri = f"table://candles/{MINE}"
-            async with client.listen(resource_subscriptions=[uri]) as listening:
-                assert str((await anext(aiter(listening))).uri) == uri
-                assert not (await current(client, MINE)).is_error
+            assert not (await current(client, MINE)).is_error
+            if mode != "legacy":
+                uri = f"table://candles/{MINE}"
+                async with client.listen(resource_subscriptions=[uri]) as listening:
+                    assert str((await anext(aiter(listening))).uri) == uri
+                    assert not (await current(client, MINE)).is_error
+                with pytest.raises(MCPError, match="forbidden"):
+                    async with client.listen(resource_subscriptions=[f"table://candles/{OTHER}"]) as listening:
+                        await anext(aiter(listening))
             assert (await waiting).structured_content["held"] is False
-            with pytest.raises(MCPError, match="forbidden"):
-                async with client.listen(resource_subscriptions=[f"table://candles/{OTHER}"]) as listening:
-                    await anext(aiter(listening))
 
     asyncio.run(use())
 
@@ -345,7 +333,7 @@ def test_client_that_acts_for_itself_calls_a_tool(desk: Desk) -> None:
 def expired(desk: Desk) -> str:
     """A token of this issuer for this worker that has had its time."""
     token = desk.issuer.token("brief", desk.url, "read")
-    until("its time to be over", lambda: desk.ask("GET", point(MINE), token)[0] == 401)
+    until("its time to be over", lambda: desk.ask(point(MINE), token).status == 401)
     return token
 
 
@@ -353,21 +341,16 @@ def point(key: str, table: str = "candles") -> str:
     return f"/v1/tables/{table}/keys/{key}"
 
 
-def on_every_way(desk: Desk, token: str | None) -> dict[str, tuple[int, str]]:
-    """Status and challenge of a read, an operation and the protocol."""
+def on_every_way(desk: Desk, token: str | None) -> dict[str, Told]:
+    """The answers to reads, an operation and the protocol."""
     listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-    ways = {
-        "point": ("GET", point(MINE), None),
-        "keys": ("GET", "/v1/tables/candles/keys", None),
-        "changes": ("GET", f"/v1/tables/candles/changes?key={MINE}", None),
-        "operation": ("POST", "/v1/operations/list_tables", {}),
-        "mcp": ("POST", "/mcp", listing),
+    return {
+        "point": desk.ask(point(MINE), token),
+        "keys": desk.ask("/v1/tables/candles/keys", token),
+        "changes": desk.ask(f"/v1/tables/candles/changes?key={MINE}", token),
+        "operation": desk.ask("/v1/operations/list_tables", token, method="POST", body={}),
+        "mcp": desk.ask("/mcp", token, method="POST", body=listing),
     }
-    found = {}
-    for name, way in ways.items():
-        status, _, challenge = desk.ask(way[0], way[1], token, way[2])
-        found[name] = (status, challenge)
-    return found
 
 
 @pytest.mark.parametrize("kind", ["none", "another audience", "expired", "without a scope to read", "changed"])
@@ -388,13 +371,13 @@ def test_refusal_says_what_does_not_hold_and_where_to_get_a_token(desk: Desk, ki
         token, status, told = f"{head}.{body}.{mac}", 401, "its signature is wrong"
     else:
         token, status, told = issuer.token("agent", own, "metrics"), 403, 'error="insufficient_scope"'
-    for way, (found, challenge) in on_every_way(desk, token).items():
-        assert found == status, way
-        assert challenge.startswith("Bearer "), way
-        assert told in challenge, way
-        assert metadata in challenge, way
-        assert f'scope="{ASKED}"' in challenge, way
-        assert ('error="invalid_token"' in challenge) == (status == 401 and token is not None), way
+    for way, answer in on_every_way(desk, token).items():
+        assert answer.status == status, way
+        assert answer.challenge.startswith("Bearer "), way
+        assert told in answer.challenge, way
+        assert metadata in answer.challenge, way
+        assert f'scope="{ASKED}"' in answer.challenge, way
+        assert ('error="invalid_token"' in answer.challenge) == (status == 401 and token is not None), way
 
 
 @pytest.mark.parametrize(
@@ -425,6 +408,6 @@ def test_scopes_of_a_real_token_open_what_they_name(
     for path, wanted in opened.items():
         if wanted is None:
             continue  # it would go on
-        status, document, challenge = desk.ask("GET", path, token)
-        assert status in ((200, 404) if wanted == 200 else (wanted,)), (path, document)
-        assert ('error="insufficient_scope"' in challenge) == (wanted == 403), path
+        told = desk.ask(path, token)
+        assert told.status in ((200, 404) if wanted == 200 else (wanted,)), (path, told)
+        assert ('error="insufficient_scope"' in told.challenge) == (wanted == 403), path

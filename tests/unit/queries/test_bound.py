@@ -4,10 +4,11 @@ import pytest
 
 from streamapp.clock import ManualClock
 from streamapp.errors import InsufficientScopeError, RateLimitedError, UnknownKeyError
-from streamapp.queries.access import Caller, parse_access
+from streamapp.queries.access import RULES_MAX, Caller, parse_access
 from streamapp.queries.bound import bound
 from streamapp.queries.limits import Limits, Rates
 from streamapp.queries.model import Reading
+from streamapp.views.rest import PREFIXES_MAX
 from tests.unit.queries import test_query_service as service_tests
 from tests.unit.queries.test_query_service import KEYS, Half, T, of
 
@@ -39,6 +40,26 @@ async def test_either_worker_shows_the_callers_keys_of_both_and_no_others(halves
             assert isinstance(
                 one, Reading if key in MINE else UnknownKeyError if key == "k1x" else InsufficientScopeError
             )
+
+
+async def test_ranking_of_what_the_caller_may_not_read_is_empty_on_either_worker(halves: tuple[Half, Half]) -> None:
+    for half in halves:
+        before = half.forwarded()
+        for wanted in (["k2"], ["k2", "k3", "a/"], ["K"], ["z"]):
+            page = await bound(half.service, NARROW).top(T, by="count", limit=100, prefixes=wanted)
+            assert list(page.items) == [], wanted
+        assert half.forwarded() == before, "nobody is asked for nothing: that would be taken for everything"
+
+
+async def test_as_many_beginnings_as_rules_and_a_request_may_have_reach_the_other_worker(
+    halves: tuple[Half, Half],
+) -> None:
+    rules = [f"k{number}" for number in range(1, RULES_MAX)]
+    caller = Caller("wide", parse_access([f"read/{T}/{rule}" for rule in (*rules, "z")]))
+    wanted = ["k", *(f"z{number:02}" for number in range(PREFIXES_MAX - 1))]
+    for half in halves:
+        page = await bound(half.service, caller).top(T, by="count", limit=100, prefixes=wanted)
+        assert sorted(item.key for item in page.items) == [key for key in KEYS if key.startswith("k") and key != "k0"]
 
 
 async def test_pages_hold_every_key_of_the_caller_once(halves: tuple[Half, Half]) -> None:

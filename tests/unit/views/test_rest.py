@@ -197,6 +197,7 @@ async def test_missing_partitions_are_named(client: CheckedClient, queries: Fake
         ("/v1/tables/candles_1m/top", "by"),
         ("/v1/tables/candles_1m/top?by=colour", "by"),
         ("/v1/tables/candles_1m/top?by=close&order=up", "order"),
+        ("/v1/tables/candles_1m/top?by=close&prefixes=", "prefixes"),
         ("/v1/tables?x=1", "x"),
         ("/v1/changes", "of"),
         ("/v1/changes?of=latest&status=yes", "status"),
