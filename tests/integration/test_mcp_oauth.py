@@ -24,7 +24,7 @@ from streamapp.views.auth import new_token
 from tests.fakes.agent_app import KEYS, MODULE, fill
 from tests.fakes.asking import Told, ask
 from tests.fakes.oidc_issuer import OidcIssuer, Person
-from tests.fakes.processes import HOST, Topics, Worker, until
+from tests.fakes.processes import HOST, Topics, Worker, started, until
 from tests.fakes.user_apps import UserApp
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -41,9 +41,10 @@ RUN_S = 60.0
 
 @dataclass(frozen=True)
 class Desk:
-    """A worker with data, and the issuer of its tokens."""
+    """A worker with data, another one for which the same tokens are made, and their issuer."""
 
     worker: Worker
+    second: Worker
     issuer: OidcIssuer
 
     @property
@@ -55,38 +56,53 @@ class Desk:
         return self.worker.metric("streamapp_operation_calls_total", caller=caller, outcome="ok")
 
     def ask(self, path: str, token: str | None, **options: Any) -> Told:
-        """A request as a program makes it that got its token elsewhere."""
-        return ask(self.worker.port, path, token, **options)
+        """A request as a program makes it that got its token elsewhere; both workers say the same."""
+        told, same = (ask(worker.port, path, token, **options) for worker in (self.worker, self.second))
+        assert (told.status, told.challenge) == (same.status, same.challenge), path
+        return told
 
 
 @pytest.fixture(scope="module")
 def desk(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("oauth")
     app = UserApp(Topics(kafka), folder, MODULE)
-    worker = app.worker()
-    own = f"http://{HOST}:{worker.port}"
+    first, second = workers = app.worker("first"), app.worker("second")
+    audience = f"http://{HOST}:{first.port}/mcp"
     issuer = OidcIssuer(
         folder,
         accounts={"alice": ["read"], "bob": [PREFIX], "carol": ["read/signals"], "dave": ["metrics"]},
         clients={"agent": 600, "brief": 1},
-        resources=[f"{own}/mcp", ELSEWHERE],
+        resources=[audience, ELSEWHERE],
         scopes=SCOPES,
     )
-    probe, entry = new_token("probe", ["metrics"])
-    worker.headers["Authorization"] = f"Bearer {probe}"
+    probe, entry = new_token("probe", ["admin"])
     with issuer:
-        worker.set_env(
-            STREAMAPP_API_TOKENS=entry,
-            STREAMAPP_WEB_ADVERTISED_URL=own,
-            STREAMAPP_OAUTH_ISSUER=issuer.url,
-            STREAMAPP_OAUTH_SCOPES=ASKED,
-            STREAMAPP_OAUTH_LEEWAY_MS="0",
-            STREAMAPP_CLUSTER_SECRET="c" * 32,
-        )
-        with worker:
-            worker.until_ready()
-            fill(app, worker)
-            yield Desk(worker, issuer)
+        for worker in workers:
+            worker.headers["Authorization"] = f"Bearer {probe}"
+            worker.set_env(
+                STREAMAPP_API_TOKENS=entry,
+                STREAMAPP_OAUTH_ISSUER=issuer.url,
+                STREAMAPP_OAUTH_AUDIENCE=audience,
+                STREAMAPP_OAUTH_SCOPES=ASKED,
+                STREAMAPP_OAUTH_LEEWAY_MS="0",
+                STREAMAPP_CLUSTER_SECRET="c" * 32,
+            )
+        with started(*workers):
+            for _ in range(2):
+                for worker in workers:
+                    worker.until_ready()
+                until(
+                    "both to have a share",
+                    lambda: (
+                        first.assigned(app.trades)
+                        and second.assigned(app.trades)
+                        and len(first.assigned(app.trades) + second.assigned(app.trades))
+                        == app.topics.partitions(app.trades)
+                    ),
+                    hint=lambda: first.last_words + second.log[-2_000:],
+                )
+            fill(app, first)
+            yield Desk(first, second, issuer)
 
 
 class Storage:
@@ -333,7 +349,7 @@ def test_client_that_acts_for_itself_calls_a_tool(desk: Desk) -> None:
 def expired(desk: Desk) -> str:
     """A token of this issuer for this worker that has had its time."""
     token = desk.issuer.token("brief", desk.url, "read")
-    until("its time to be over", lambda: desk.ask(point(MINE), token).status == 401)
+    until("its time to be over", lambda: ask(desk.worker.port, point(MINE), token).status == 401)
     return token
 
 
@@ -402,6 +418,7 @@ def test_scopes_of_a_real_token_open_what_they_name(
         f"{point(MINE)}/windows": mine,
         f"{point(OTHER)}/windows": other,
         f"/v1/tables/candles/changes?key={OTHER}": 403 if other == 403 else None,
+        f"/v1/tables/candles/top?by=close&prefixes={OTHER}": 200 if mine == 200 else 403,
         point(MINE, "signals"): elsewhere,
         "/metrics": metrics,
     }
@@ -411,3 +428,5 @@ def test_scopes_of_a_real_token_open_what_they_name(
         told = desk.ask(path, token)
         assert told.status in ((200, 404) if wanted == 200 else (wanted,)), (path, told)
         assert ('error="insufficient_scope"' in told.challenge) == (wanted == 403), path
+        if "/top" in path and wanted == 200:
+            assert [item["key"] for item in told.document["items"]] == ([OTHER] if other == 200 else [])
