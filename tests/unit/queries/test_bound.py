@@ -1,5 +1,8 @@
 """Reads of a caller who may read some keys only, over two workers that forward to each other."""
 
+import random
+from urllib.parse import quote
+
 import pytest
 
 from streamapp.clock import ManualClock
@@ -60,6 +63,30 @@ async def test_as_many_beginnings_as_rules_and_a_request_may_have_reach_the_othe
     for half in halves:
         page = await bound(half.service, caller).top(T, by="count", limit=100, prefixes=wanted)
         assert sorted(item.key for item in page.items) == [key for key in KEYS if key.startswith("k") and key != "k0"]
+
+
+async def test_any_rules_and_any_beginnings_show_what_both_have_in_common(halves: tuple[Half, Half]) -> None:
+    draw = random.Random(20)
+    beginnings = sorted({key[:length] for key in KEYS for length in (1, 2, 3)} | {"K", "k9x", "z"})
+    for _ in range(200):
+        rules = draw.sample(beginnings, draw.randint(1, 4))
+        wanted = draw.sample(beginnings, draw.randint(1, 4))
+        wanted = [one for one in wanted if not any(one != other and one.startswith(other) for other in wanted)]
+        prefix = draw.choice(["", *beginnings])
+        mine = [key for key in KEYS if key.startswith(tuple(rules))]
+        queries = bound(
+            draw.choice(halves).service,
+            Caller("drawn", parse_access([f"read/{T}/{quote(rule, safe='')}" for rule in rules])),
+        )
+        top = await queries.top(T, by="count", limit=100, prefixes=wanted)
+        assert sorted(item.key for item in top.items) == [key for key in mine if key.startswith(tuple(wanted))], (
+            rules,
+            wanted,
+        )
+        keys = await queries.keys(T, prefix=prefix, limit=100)
+        assert list(keys.items) == [key for key in mine if key.startswith(prefix)], (rules, prefix)
+        found = await queries.values(T, KEYS)
+        assert [one.key for one in found if isinstance(one, Reading)] == mine, rules
 
 
 async def test_pages_hold_every_key_of_the_caller_once(halves: tuple[Half, Half]) -> None:
