@@ -12,11 +12,11 @@ import time
 
 import orjson
 import uvloop
-from confluent_kafka import Producer
 
 from benchmarks.connection import Connection
 from benchmarks.peers.marks import mark
-from benchmarks.topics import PARTITIONS, bulk_producer, produce, trade
+from benchmarks.producer import BulkProducer
+from benchmarks.topics import PARTITIONS, trade
 from streamapp.kafka.partitioner import partition_for
 
 #: of all keys together
@@ -24,6 +24,7 @@ RATE_PER_S = 100
 _PAUSE_S = 0.001
 #: how long after the last probe answers are waited for
 _TAIL_S = 10.0
+_FLUSH_TIMEOUT_S = 10.0
 
 
 def probe_keys() -> list[str]:
@@ -66,7 +67,7 @@ async def watch(key: Key, port: int) -> None:
         await asyncio.sleep(_PAUSE_S)
 
 
-async def send(keys: list[Key], producer: Producer, topic: str, seconds: float) -> None:
+async def send(keys: list[Key], producer: BulkProducer, seconds: float) -> None:
     """Probes at fixed instants, one key after another."""
     begin = time.perf_counter()
     for number in range(int(RATE_PER_S * seconds)):
@@ -76,19 +77,19 @@ async def send(keys: list[Key], producer: Producer, topic: str, seconds: float) 
         value = trade(key.name, float(len(key.sent) + 1), 1.0, int(now * 1000), number)
         key.sent.append(now)
         key.under_way.set()
-        produce(producer, topic, key.name.encode(), value, int(now * 1000))
-        producer.poll(0)
+        producer.send(key.name.encode(), value, int(now * 1000))
+        producer.poll()
 
 
 async def main(brokers: str, topic: str, seconds: float, port: int) -> None:
     """Send, watch, and say when each probe was sent and seen."""
-    producer = bulk_producer(brokers, linger_ms=0, compression="none")
-    producer.list_topics(topic, timeout=10)
+    producer = BulkProducer(brokers, topic, linger_ms=0, compression="none")
+    producer.connect()
     keys = [Key(name) for name in probe_keys()]
     watching = [asyncio.create_task(watch(key, port)) for key in keys] if port else []
     mark("started")
-    await send(keys, producer, topic, seconds)
-    await asyncio.to_thread(producer.flush, 10)
+    await send(keys, producer, seconds)
+    await asyncio.to_thread(producer.flush, _FLUSH_TIMEOUT_S)
     end = time.perf_counter() + _TAIL_S
     while watching and time.perf_counter() < end and any(key.under_way.is_set() for key in keys):
         failed = [task for task in watching if task.done()]

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+
+from benchmarks.producer import BulkProducer
 
 PARTITIONS = 4
 SYMBOLS = 200
@@ -15,7 +16,6 @@ SYMBOLS = 200
 STEP_MS = 1
 _CHUNK = 100_000
 _POLL_EVERY = 10_000
-_DELIVERY_TIMEOUT_S = 120
 _REQUEST_TIMEOUT_S = 30
 
 
@@ -110,40 +110,14 @@ def fill_with_windows(brokers: str, topic: str, count: int) -> None:
 
 
 def fill(brokers: str, topic: str, records: Iterable[tuple[bytes, bytes, int]]) -> None:
-    """Produce key, value and timestamp of each record, partitioned as Kafka's Java clients do.
+    """Produce key, value and timestamp of each record, in order, partitioned as Kafka's Java clients do.
 
     Raises:
-        RuntimeError: the broker did not take everything in time.
+        DeliveryError: the broker did not take everything in time.
     """
-    producer = bulk_producer(brokers)
+    producer = BulkProducer(brokers, topic)
     for number, (key, value, at) in enumerate(records):
-        produce(producer, topic, key, value, at)
+        producer.send(key, value, at)
         if number % _POLL_EVERY == 0:
-            producer.poll(0)
-    if producer.flush(_DELIVERY_TIMEOUT_S):
-        raise RuntimeError(f"the broker did not take all records of {topic} within {_DELIVERY_TIMEOUT_S} s")
-
-
-def produce(producer: Producer, topic: str, key: bytes, value: bytes, at: int) -> None:
-    """Hand over one record, waiting while the producer's queue is full."""
-    while True:
-        try:
-            producer.produce(topic, value, key, timestamp=at)
-        except BufferError:
-            producer.poll(0.1)
-        else:
-            return
-
-
-def bulk_producer(brokers: str, *, linger_ms: float = 20, compression: str = "lz4") -> Producer:
-    """A producer that places keys as Kafka's Java clients do."""
-    return Producer(
-        {
-            "bootstrap.servers": brokers,
-            "partitioner": "murmur2_random",
-            "linger.ms": linger_ms,
-            "batch.size": 500_000,
-            "compression.type": compression,
-            "queue.buffering.max.messages": 500_000,
-        }
-    )
+            producer.poll()
+    producer.flush()

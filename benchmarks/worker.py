@@ -1,6 +1,7 @@
 """One worker of this project under measurement, seen through its public face only: HTTP and `/metrics`."""
 
 import asyncio
+import math
 import re
 import sys
 import time
@@ -15,6 +16,7 @@ from benchmarks.processes import Program, ProgramError, free_port
 
 #: between two looks at a counter
 LOOK_S = 0.1
+APPLIED = "streamapp_records_applied_total"
 _READY_LOOK_S = 0.02
 _START_TIMEOUT_S = 120.0
 _REQUEST_TIMEOUT_S = 30.0
@@ -30,6 +32,23 @@ class Sample:
     at: float
     cpu_s: float
     broker_cpu_s: float
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of the records that workers have taken: counts since each of them started, `nan` where nobody answered."""
+
+    applied: float
+    late: float
+    dead_letters: float
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.applied + other.applied, self.late + other.late, self.dead_letters + other.dead_letters)
+
+    def __str__(self) -> str:
+        if math.isnan(self.applied):
+            return "an unknown number, as /metrics does not answer"
+        return f"{self.applied:.0f} ({self.late:.0f} were late, {self.dead_letters:.0f} became dead letters)"
 
 
 class Worker:
@@ -133,17 +152,21 @@ class Worker:
         Raises:
             ProgramError: the worker has ended.
         """
-        assert self._session is not None, "start() first"
-        try:
-            async with self._session.get(f"{self.url}/metrics") as answer:
-                return metric_sum(await answer.text(), name, labels) if answer.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError):
-            self.program.check_alive()
-            return None
+        text = await self._metrics()
+        return None if text is None else metric_sum(text, name, labels)
 
     async def applied(self) -> float:
         """Records merged into tables since the process started."""
-        return await self.metric("streamapp_records_applied_total") or 0.0
+        return await self.metric(APPLIED) or 0.0
+
+    async def tally(self) -> Tally:
+        """What became of all records since the process started.
+
+        Raises:
+            ProgramError: the worker has ended.
+        """
+        text = await self._metrics()
+        return Tally(*[math.nan] * 3) if text is None else tally(text)
 
     async def sample(self) -> Sample:
         """Records applied, and what that has cost so far."""
@@ -173,8 +196,8 @@ class Worker:
             idle_s = _STALL_S if first is not None else _START_TIMEOUT_S
             if sample.at > end or sample.at - moved > idle_s:
                 raise ProgramError(
-                    f"expected {events} records to be applied, got {last:.0f} "
-                    f"({sample.at - moved:.0f} s without any); {self.program.last_words()}"
+                    f"expected {events} records to be applied, got {await self.tally()}, "
+                    f"{sample.at - moved:.0f} s without any; {self.program.last_words()}"
                 )
             await asyncio.sleep(LOOK_S)
 
@@ -186,6 +209,16 @@ class Worker:
             if self._session is not None:
                 await self._session.close()
 
+    async def _metrics(self) -> str | None:
+        """What `/metrics` answers; None while nothing does."""
+        assert self._session is not None, "start() first"
+        try:
+            async with self._session.get(f"{self.url}/metrics") as answer:
+                return await answer.text() if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError):
+            self.program.check_alive()
+            return None
+
     async def _status(self, path: str) -> int | None:
         assert self._session is not None, "start() first"
         try:
@@ -194,6 +227,13 @@ class Worker:
                 return answer.status
         except (aiohttp.ClientError, TimeoutError):
             return None
+
+
+def tally(text: str) -> Tally:
+    """What became of the records, from what `/metrics` answers."""
+    names = (APPLIED, "streamapp_late_records_total", "streamapp_dead_letters_total")
+    # a reason that nothing was set aside for has no sample
+    return Tally(*(metric_sum(text, name) or 0.0 for name in names))
 
 
 def metric_sum(text: str, name: str, labels: str = "") -> float | None:

@@ -31,7 +31,10 @@ async def measure(context: Context) -> dict[str, Any]:
         while await worker.applied() < count:
             peak = max(peak, worker.program.tree.rss_bytes())
             if time.perf_counter() > end:
-                raise ProgramError(f"expected {count} windows within {_TIMEOUT_S:.0f} s; {worker.program.last_words()}")
+                raise ProgramError(
+                    f"expected {count} records to be applied within {_TIMEOUT_S:.0f} s, got {await worker.tally()}; "
+                    f"{worker.program.last_words()}"
+                )
             await asyncio.sleep(LOOK_S)
         elapsed = time.perf_counter() - begin
         end = time.perf_counter() + _SETTLE_S

@@ -11,7 +11,7 @@ from benchmarks.context import Context
 from benchmarks.engines import OURS
 from benchmarks.figures import significant
 from benchmarks.processes import ProgramError
-from benchmarks.worker import LOOK_S, Worker
+from benchmarks.worker import LOOK_S, Tally, Worker
 
 _WORKERS = (1, 2, 4)
 _TIMEOUT_S = 240.0
@@ -80,7 +80,9 @@ async def _observe(context: Context, workers: list[Worker], count: int) -> dict[
         if last.applied >= count and quiet_s > _QUIET_S:
             break
         if now.at > end or (last.applied and quiet_s > _STALL_S):
-            raise ProgramError(f"expected {count} records to be applied, got {applied}")
+            total = sum(await asyncio.gather(*(worker.tally() for worker in workers)), Tally(0.0, 0.0, 0.0))
+            by_worker = [int(one) for one in applied]
+            raise ProgramError(f"expected {count} records to be applied, got {total}, {by_worker} by worker")
         await asyncio.sleep(LOOK_S)
     if begin is None or last.applied <= begin.applied:
         raise ProgramError(f"all {count} events were applied before every worker had begun: give them more")

@@ -73,7 +73,10 @@ async def _share(left: Worker, lost: Worker, topic: str, count: int) -> None:
             if shared and await left.applied() + await lost.applied() >= count:
                 return
         await asyncio.sleep(LOOK_S)
-    raise ProgramError(f"two workers did not share {count} keys within {_TIMEOUT_S:.0f} s; {left.program.last_words()}")
+    raise ProgramError(
+        f"expected two workers to share {count} records within {_TIMEOUT_S:.0f} s, got "
+        f"{await left.tally() + await lost.tally()} of both; {left.program.last_words()}"
+    )
 
 
 async def _until_taken(

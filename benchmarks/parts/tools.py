@@ -11,11 +11,13 @@ import aiohttp
 from benchmarks import topics
 from benchmarks.context import Context
 from benchmarks.figures import latency_summary, significant
+from benchmarks.load import SteadyLoad
 from benchmarks.processes import ProgramError
 from benchmarks.worker import Worker
 
 _CALLS_PER_S = 20
 _CONNECTIONS = 4
+_WARM_S = 2.0
 _TIMEOUT_S = 60.0
 _SEED_TRADES = 50_000
 #: the load waits for company as the bridge's producer does
@@ -32,7 +34,7 @@ _META = {
 
 async def measure(context: Context) -> dict[str, Any]:
     """Milliseconds from the instant at which a call was due to its answer, idle and loaded; each call's alone as well."""
-    rate, seconds = context.sizes.tool_load, context.sizes.tool_s
+    seconds = context.sizes.tool_s
     topic = await context.topic("tools")
     await asyncio.to_thread(topics.fill_with_trades, context.brokers, topic, _SEED_TRADES)
     worker = Worker(context, "candles", topic, app_id=context.name("tools"))
@@ -41,30 +43,30 @@ async def measure(context: Context) -> dict[str, Any]:
     try:
         await worker.first_and_last(_SEED_TRADES, _TIMEOUT_S)
         for version in (_PRESENT, _SESSIONS):
-            await _calls(
-                worker.port, version, 2.0
-            )  # what is imported and compiled at the first calls is there after this
+            # what is imported and compiled at the first calls is there after this
+            await _calls(worker.port, version, _WARM_S)
             figures[f"idle_{version}"] = {"what": f"idle, {version}", **await _calls(worker.port, version, seconds)}
-        load = context.steady_load(topic, rate, 4 * seconds + _TIMEOUT_S, linger_ms=_LINGER_MS)
-        await load.start()
         try:
-            await load.mark("started", _TIMEOUT_S)
-            await worker.first_and_last(_SEED_TRADES + rate, _TIMEOUT_S)
-            for version in (_PRESENT, _SESSIONS):
-                before, begin = await worker.applied(), time.perf_counter()
-                taken = await _calls(worker.port, version, seconds)
-                applied = (await worker.applied() - before) / (time.perf_counter() - begin)
-                if not 0.9 < applied / rate < 1.1:
-                    raise ProgramError(f"expected {rate} events/s to be applied, got {applied:.0f}: not the load meant")
-                what = f"{rate:,} events/s, {version}"
-                figures[f"loaded_{version}"] = {"what": what, "applied_per_s": significant(applied), **taken}
-                context.say(f"{what}: p50 {taken['p50_ms']} ms, p99 {taken['p99_ms']} ms")
-        finally:
-            await load.stop(hard=True)
+            await _loaded(context, worker, topic, figures)
+        except Exception as problem:
+            context.fail(f"while events come in: {problem}")
     finally:
         await worker.stop(hard=True)
     await context.drop(topic)
     return figures
+
+
+async def _loaded(context: Context, worker: Worker, topic: str, figures: dict[str, Any]) -> None:
+    rate, seconds = context.sizes.tool_load, context.sizes.tool_s
+    sender = context.steady_load(topic, rate, 4 * seconds + 4 * _TIMEOUT_S, linger_ms=_LINGER_MS)
+    async with SteadyLoad(sender, rate, worker) as load:
+        for version in (_PRESENT, _SESSIONS):
+            begin = await load.settled()
+            taken = await _calls(worker.port, version, seconds)
+            applied = await load.kept_up(begin)
+            what = f"{rate:,} events/s, {version}"
+            figures[f"loaded_{version}"] = {"what": what, "applied_per_s": significant(applied), **taken}
+            context.say(f"{what}: p50 {taken['p50_ms']} ms, p99 {taken['p99_ms']} ms, {applied:,.0f} applied/s")
 
 
 def _tools(number: int) -> tuple[str, dict[str, Any]]:
