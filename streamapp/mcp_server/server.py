@@ -133,23 +133,28 @@ class StateServer:
         self,
     ) -> AsyncIterator[Callable[[Any, Any, Any], Awaitable[None]]]:
         """Serve HTTP for as long as the context lasts; gives the ASGI application. Enter and leave it in one task."""
-        manager = StreamableHTTPSessionManager(
-            self.server,
-            # Host and Origin are checked in front of it, by the same rules as for every route
-            security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-            session_idle_timeout=self._settings.mcp_session_idle_ms / 1000,
-            max_sessions=self._settings.mcp_sessions_max,
-            max_request_body_size=self._settings.max_body_bytes,
-        )
+        answers, streams = self._manager(json_response=True), self._manager(json_response=False)
 
         async def owned(scope: Any, receive: Any, send: Any) -> None:
             # a session of the 2025 revisions belongs to whom the package finds here when it begins; nobody else may use it
             caller: Caller = scope[CALLER_IN_SCOPE]
             user = AuthenticatedUser(AccessToken(token="", client_id=caller.owner, scopes=[]))
+            manager = streams if _ends_with_its_client(scope) else answers
             await manager.handle_request({**scope, "user": user}, receive, send)
 
-        async with manager.run():
+        async with answers.run(), streams.run():
             yield owned
+
+    def _manager(self, *, json_response: bool) -> StreamableHTTPSessionManager:
+        return StreamableHTTPSessionManager(
+            self.server,
+            # Host and Origin are checked in front of it, by the same rules as for every route
+            security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+            json_response=json_response,
+            session_idle_timeout=self._settings.mcp_session_idle_ms / 1000,
+            max_sessions=self._settings.mcp_sessions_max,
+            max_request_body_size=self._settings.max_body_bytes,
+        )
 
     # --- tools -----------------------------------------------------------------------------------------------------------
 
@@ -222,6 +227,18 @@ class StateServer:
     async def _get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
         with _as_protocol_errors():
             return await prompts.prompt(self._backend, params.name, params.arguments, self._caller(ctx))
+
+
+def _ends_with_its_client(scope: Any) -> bool:
+    """Whether a request has to be watched for its client's leaving: a tool that waits, of a revision in which that cancels.
+
+    The package watches where it may answer by a stream, which takes half as much processor time again and several turns of
+    the event loop; everything else is over soon, or is a stream of its own. The package checks these headers against the
+    body. All sessions are thus kept by one manager: no revision that has them comes here.
+    """
+    headers = dict(scope["headers"])
+    operation = BY_NAME.get(headers.get(b"mcp-name", b"").decode("latin-1"))
+    return operation is not None and operation.waits and headers.get(b"mcp-protocol-version", b"") >= b"2026"
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from streamapp.queries.model import FeedInfo, TableInfo
 
 _EXAMPLES = 3
 _SCAN_MAX = 20_000
+_HERE_MAX = 500
 _COMPARED_MAX = 2_000
 _SYMBOLS_MAX = 20
 _STATES = ("connected", "disconnected", "gap", "recovered", "error")
@@ -123,8 +124,11 @@ async def find_keys(source: Source, arguments: FindKeys) -> FoundKeys:
                     if name not in holders.setdefault(key, []):
                         holders[key].append(name)
                 break
-    # looking for similar ones among many takes longer than others should have to wait
-    found = await asyncio.to_thread(_best, query.lower(), holders, arguments.limit + 1)
+    lowered, wanted = query.lower(), arguments.limit + 1
+    found = _askable(_holding(lowered, holders), wanted) if len(holders) <= _HERE_MAX else []
+    if not found:
+        # looking through many, or for similar ones, takes longer than others should have to wait
+        found = await asyncio.to_thread(_best, lowered, holders, wanted)
     return FoundKeys(
         query=arguments.query,
         keys=[FoundKey(key=shown_key(key), tables=holders[key]) for key in found[: arguments.limit]],
@@ -134,14 +138,16 @@ async def find_keys(source: Source, arguments: FindKeys) -> FoundKeys:
 
 
 def _best(query: str, keys: dict[str, list[str]], count: int) -> list[str]:
-    return list(itertools.islice(filter(is_askable, _ranked(query, keys)), count))
+    held = _holding(query, keys)
+    return _askable(held if held else _alike(query, keys), count)
 
 
-def _ranked(query: str, keys: dict[str, list[str]]) -> Iterator[str]:
+def _askable(keys: Iterable[str], count: int) -> list[str]:
+    return list(itertools.islice(filter(is_askable, keys), count))
+
+
+def _holding(query: str, keys: dict[str, list[str]]) -> list[str]:
     """The whole key or its last part first, then its beginning, then anywhere; ties in order of the keys."""
-    if not query:
-        yield from sorted(keys)
-        return
     groups: tuple[list[str], ...] = ([], [], [])
     for key in sorted(keys):
         lowered = key.lower()
@@ -152,10 +158,11 @@ def _ranked(query: str, keys: dict[str, list[str]]) -> Iterator[str]:
             groups[1].append(key)
         elif query in lowered:
             groups[2].append(key)
-    if any(groups):
-        for group in groups:
-            yield from group
-        return
+    return [key for group in groups for key in group]
+
+
+def _alike(query: str, keys: dict[str, list[str]]) -> Iterator[str]:
+    """Those that look like the query, the closest first."""
     by_lowered: dict[str, str] = {}
     for key in sorted(keys):
         by_lowered.setdefault(key.lower(), key)

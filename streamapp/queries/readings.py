@@ -1,6 +1,6 @@
 """What is read of a partition that lives here: whether it may be, a window's value, and how fresh it is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from streamapp.engine.runtime import Engine
@@ -51,6 +51,16 @@ class Readings:
         assert state is not None
         window = None if state.window is None else (start, state.end_of(start, entry))
         return state.aggregate.result(entry.state, window)
+
+    def field(self, live: LivePartition, name: str) -> Callable[[int, Entry], Any]:
+        """What reads one field of windows of this partition, and nothing else of them."""
+        state = live.state
+        assert state is not None
+        read = state.aggregate.reader_of(name)
+        if state.window is None:
+            return lambda _start, entry: read(entry.state, None)
+        end_of = state.end_of
+        return lambda start, entry: read(entry.state, (start, end_of(start, entry)))
 
     def reading(self, live: LivePartition, key: str, start: int, entry: Entry) -> Reading:
         """One window's value with its freshness."""

@@ -417,17 +417,18 @@ class QueryService:
             return (not usable, sign * value if usable else 0.0, key)
 
         candidates: list[tuple[tuple[bool, float, str], Any]] = []
+        read = 0
         for live in self._readable(running, local_only):
             state = self._readings.state(live)
-            keys = itertools.chain.from_iterable(map(state.iter_keys, prefixes))
-            for number, key in enumerate(keys):
-                if number % _STEP_KEYS == 0:
+            ranked = self._readings.field(live, by)
+            for key in itertools.chain.from_iterable(map(state.iter_keys, prefixes)):
+                read += 1
+                if read % _STEP_KEYS == 0:
                     await asyncio.sleep(0)  # others may want to read; meanwhile the partition may have gone
                     self._readings.state(live)
                 found = reads.current(state, key)
                 if found is not None:
-                    value = self._readings.value(live, *found)
-                    candidates.append((rank(value.get(by), key), (live, key, found)))
+                    candidates.append((rank(ranked(*found), key), (live, key, found)))
         looked_at = len(candidates)
         path = f"/v1/tables/{quote(table, safe='')}/top"
         if tuple(prefixes) != ("",):

@@ -240,9 +240,13 @@ class WindowIndex:
 
 
 def _merged(stored: Iterable[str], fresh: Iterable[str]) -> Iterator[str]:
-    """Both in order, each key once."""
+    """Both in order, each key once; those of the store come so already."""
+    fresh = sorted(fresh)
+    if not fresh:
+        yield from stored
+        return
     last: str | None = None
-    for key in heapq.merge(stored, sorted(fresh)):
+    for key in heapq.merge(stored, fresh):
         if key != last:
             last = key
             yield key

@@ -1,6 +1,6 @@
 """OHLC candles with volume, VWAP and the taker's side, as one mergeable aggregate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
@@ -21,6 +21,20 @@ from streamapp.windows.attributes import attribute_name, read_as
 
 COUNT, OPEN, HIGH, LOW, CLOSE, VOLUME, NOTIONAL, BUY, SELL = range(9)
 FIRST_TIME, FIRST_SEQUENCE, FIRST_OFFSET, LAST_TIME, LAST_SEQUENCE, LAST_OFFSET = range(9, 15)
+#: where a field is; the VWAP is worked out
+_SLOTS = {
+    "open": OPEN,
+    "high": HIGH,
+    "low": LOW,
+    "close": CLOSE,
+    "volume": VOLUME,
+    "count": COUNT,
+    "buy_volume": BUY,
+    "sell_volume": SELL,
+    "first_time": FIRST_TIME,
+    "last_time": LAST_TIME,
+}
+_SUMS = frozenset({VOLUME, BUY, SELL})
 
 
 class Candle(Aggregate):
@@ -179,6 +193,15 @@ class Candle(Aggregate):
             "first_time": state[FIRST_TIME],
             "last_time": state[LAST_TIME],
         }
+
+    def reader_of(self, name: str) -> Callable[[State, tuple[int, int] | None], Json]:
+        """One field, without the others."""
+        if name == "vwap":
+            return lambda state, _window: ratio(state[NOTIONAL], state[VOLUME])
+        slot = _SLOTS[name]
+        if slot in _SUMS:
+            return lambda state, _window: finite(state[slot])
+        return lambda state, _window: state[slot]
 
     def parameters(self) -> Sequence[object]:
         """The names of the three attributes."""

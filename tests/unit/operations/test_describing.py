@@ -86,7 +86,7 @@ def test_similar_keys_are_looked_for_among_few() -> None:
     assert len(found) == describing._COMPARED_MAX
     assert "coinbase:token12345-usd" in found
     keys = {text.upper(): ["latest"] for text in texts}
-    assert next(describing._ranked("tokne12345usd", keys)) == "COINBASE:TOKEN12345-USD"
+    assert next(describing._alike("tokne12345usd", keys)) == "COINBASE:TOKEN12345-USD"
 
 
 async def test_log_has_no_arguments_that_are_not_declared(ask: Asked, caplog: pytest.LogCaptureFixture) -> None:

@@ -115,6 +115,17 @@ def test_empty_states_have_sensible_results() -> None:
         assert aggregate.result(aggregate.initial(), (0, 1000)) == result
 
 
+@pytest.mark.parametrize("trades", [0, 1, 5])
+def test_one_field_read_alone_is_that_of_the_whole_result(trades: int) -> None:
+    for aggregate in (Candle(), Candle("x", "x", None), Max("x"), Rate(), Quantiles("x")):
+        state = aggregate.initial()
+        for offset in range(trades):
+            record = of(price=100.0 + offset, size=1e308, side="sell", x=2.0 + offset)
+            aggregate.add(state, record, (offset, -1, offset))
+        whole = aggregate.result(state, (0, 1000))
+        assert {field.name: aggregate.reader_of(field.name)(state, (0, 1000)) for field in aggregate.fields} == whole
+
+
 def test_numbers_beyond_a_double_show_as_null() -> None:
     total = Sum("x")
     state = total.initial()
