@@ -16,10 +16,10 @@ from benchmarks.tables import figure, table
 _ASSUMED = {
     "worker_events_per_s": 600_000.0,
     "worker_cpu_s_per_million": 1.6,
-    "changelog_cpu_s_per_million": 4.0,
-    "bytes_per_live_window": 300.0,
-    "restore_rows_per_s": 500_000.0,
-    "frames_per_s": 60_000.0,
+    "changelog_cpu_s_per_million": 25.0,
+    "bytes_per_live_window": 600.0,
+    "restore_rows_per_s": 250_000.0,
+    "frames_per_s": 30_000.0,
 }
 
 
