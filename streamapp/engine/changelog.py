@@ -90,6 +90,8 @@ def _batches(raw: bytes) -> Iterator[Any]:
 class ChangelogReader:
     """Reads partitions from given offsets on. Use it as an asynchronous context, on one event loop.
 
+    Entering raises KafkaError where no broker can be reached; it may be entered again then.
+
     Args:
         settings: brokers, security, time-out of a request.
         positions: where to begin, per partition.
@@ -107,6 +109,9 @@ class ChangelogReader:
         try:
             await self._client.bootstrap()
             await self._client.set_topics({topic for topic, _ in self._positions})
+        except errors.KafkaError as problem:
+            await self._client.close()
+            raise KafkaError(f"the changelogs cannot be read: {problem}") from problem
         except BaseException:
             await self._client.close()
             raise

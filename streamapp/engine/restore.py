@@ -8,7 +8,9 @@ in the middle goes on from there.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from streamapp.clock import Clock
 from streamapp.engine.changelog import ChangelogReader, Chunk
-from streamapp.errors import StateError
+from streamapp.errors import KafkaError, StateError
 from streamapp.kafka.config import confluent_config
 from streamapp.settings import Settings
 from streamapp.state.replay import REBUILD_KEY, Replay
@@ -99,8 +101,11 @@ async def restore(
     try:
         await asyncio.shield(reading)
     except asyncio.CancelledError:
-        # the thread ends by itself once nothing is wanted; until then nobody else may touch these stores
-        await asyncio.wait({reading})
+        # the thread ends by itself once nothing is wanted; until then nobody else may touch these stores, however often
+        # it is asked to
+        while not reading.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({reading})
         raise
 
 
@@ -178,7 +183,8 @@ class _Restoring:
         positions = {place: max(replay.position, self._waiting[place].begin) for place, replay in self._replays.items()}
         last_progress = self._clock.monotonic_ms()
         with concurrent.futures.ThreadPoolExecutor(_WRITES_MAX, "restore-write") as writers:
-            async with ChangelogReader(self._settings, positions) as reader:
+            async with contextlib.AsyncExitStack() as stack:
+                reader = await self._connected(ChangelogReader(self._settings, positions), stack)
                 try:
                     while self._waiting:
                         for chunk in await reader.next(_LOOK_S):
@@ -190,6 +196,19 @@ class _Restoring:
                 finally:
                     await asyncio.gather(*self._writes.values(), return_exceptions=True)
 
+    async def _connected(self, reader: ChangelogReader, stack: contextlib.AsyncExitStack) -> ChangelogReader:
+        """The reader, once the brokers can be reached; what is waited for longer than without progress is an error."""
+        begun = self._clock.monotonic_ms()
+        while self._waiting:
+            try:
+                return await stack.enter_async_context(reader)
+            except KafkaError as problem:
+                log.warning("restoring: %s; trying again", problem)
+            self._ended()
+            self._check_progress(begun)
+            await asyncio.sleep(_LOOK_S * random.uniform(0.5, 1.5))
+        return reader
+
     async def _take(self, chunk: Chunk, writers: concurrent.futures.Executor) -> bool:
         """Have a chunk written; True where it brought the partition further."""
         request = self._waiting.get(chunk.place)
@@ -197,6 +216,7 @@ class _Restoring:
             return False
         replay = self._replays[chunk.place]
         if chunk.nothing_here and chunk.high_watermark >= request.end:
+            await self._written(chunk.place)
             replay.position = max(replay.position, request.end)  # compaction has emptied the rest
             return True
         if chunk.end <= replay.position:

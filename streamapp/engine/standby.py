@@ -35,6 +35,7 @@ class Standby:
     """One copy.
 
     Attributes:
+        begin: the changelog's first offset when the copy was begun.
         replay: where it stands in the changelog.
         end: where the changelog ended when it was last read; None before that.
         caught_up_ms: when the copy last held all that there was; None before that.
@@ -43,6 +44,7 @@ class Standby:
     table: RunningTable
     partition: int
     store: StateStore
+    begin: int
     replay: Replay
     end: int | None = None
     caught_up_ms: int | None = None
@@ -59,6 +61,12 @@ class Standby:
             cache_max_entries=_CACHE_MAX_ENTRIES,
         )
         return LivePartition(self.table, self.partition, self.store, state)
+
+
+def _replay(table: RunningTable, store: StateStore, begin: int) -> Replay:
+    replay = Replay(store, windowed=table.definition.window is not None, begin=begin)
+    replay.position = max(replay.position, begin)
+    return replay
 
 
 class Standbys:
@@ -87,10 +95,11 @@ class Standbys:
 
     async def pause(self) -> None:
         """Stop to read; the copies stay, and nobody writes to their stores."""
-        thread, self._thread = self._thread, None
+        thread = self._thread
         if thread is not None and self._stopping is not None:
             self._stopping()
             await asyncio.to_thread(thread.join)
+        self._thread = None  # only now: whoever is cancelled while it waits has not paused anything
 
     def take(self, table: str, partition: int) -> StateStore | None:
         """Hand a copy's open store to its new owner; only while paused."""
@@ -104,14 +113,15 @@ class Standbys:
 
     def add(self, table: RunningTable, partition: int, store: StateStore, begin: int) -> None:
         """One more copy, in an open store; only while paused."""
-        replay = Replay(store, windowed=table.definition.window is not None, begin=begin)
-        replay.position = max(replay.position, begin)
-        self._copies[table.name, partition] = Standby(table, partition, store, replay)
+        self._copies[table.name, partition] = Standby(table, partition, store, begin, _replay(table, store, begin))
 
     def resume(self) -> None:
         """Read on."""
         if not self._copies or self._thread is not None:
             return
+        for copy in self._copies.values():
+            # from what the store holds: where a write failed, what was replayed in memory is ahead of it
+            copy.replay = _replay(copy.table, copy.store, copy.begin)
         copies = {(copy.table.changelog_topic, copy.partition): copy for copy in self._copies.values()}
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(copies, ready), name="standby", daemon=True)
