@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rocksdict import (
     BlockBasedOptions,
@@ -88,11 +89,55 @@ class RocksFactory:
         return options
 
 
+class _Cursor:
+    """An iterator that can be taken away: as long as there is one, RocksDB does not let go of its folder.
+
+    Whoever scans keeps no other reference to it between two steps.
+    """
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+        self._ended: StateError | None = None
+
+    def seek(self, key: bytes) -> None:
+        self._iterator.seek(key)
+
+    def seek_before(self, key: bytes) -> None:
+        iterator = self._iterator
+        iterator.seek_for_prev(key)
+        if iterator.valid() and iterator.key() == key:
+            iterator.prev()
+
+    def take_next(self) -> tuple[bytes, bytes] | None:
+        iterator = self._iterator
+        if self._ended is not None:
+            raise self._ended
+        if not iterator.valid():
+            return None
+        pair = iterator.key(), iterator.value()
+        iterator.next()
+        return pair
+
+    def take_previous(self) -> tuple[bytes, bytes] | None:
+        iterator = self._iterator
+        if self._ended is not None:
+            raise self._ended
+        if not iterator.valid():
+            return None
+        pair = iterator.key(), iterator.value()
+        iterator.prev()
+        return pair
+
+    def end(self, problem: StateError) -> None:
+        self._ended, self._iterator = problem, None
+
+
 class RocksStore:
     """A `StateStore` over RocksDB."""
 
     def __init__(self, table: str, partition: int, path: Path, options: Options) -> None:
         self._table, self._partition, self._path = table, partition, path
+        self._cursors: set[_Cursor] = set()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = Rdict(str(path), options)
@@ -110,19 +155,19 @@ class RocksStore:
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < end, in order of key; a snapshot of the moment of the first step."""
-        cursor = self._db.iter()
-        if reverse:
-            cursor.seek_for_prev(end)
-            if cursor.valid() and cursor.key() == end:
-                cursor.prev()
-            while cursor.valid() and (key := cursor.key()) >= start:
-                yield key, cursor.value()
-                cursor.prev()
-        else:
-            cursor.seek(start)
-            while cursor.valid() and (key := cursor.key()) < end:
-                yield key, cursor.value()
-                cursor.next()
+        cursor = _Cursor(self._db.iter())
+        self._cursors.add(cursor)
+        try:
+            if reverse:
+                cursor.seek_before(end)
+                while (pair := cursor.take_previous()) is not None and pair[0] >= start:
+                    yield pair
+            else:
+                cursor.seek(start)
+                while (pair := cursor.take_next()) is not None and pair[0] < end:
+                    yield pair
+        finally:
+            self._cursors.discard(cursor)
 
     def write(self, changes: WriteSet) -> None:
         """Apply all changes in one atomic batch."""
@@ -152,5 +197,7 @@ class RocksStore:
         return total
 
     def close(self) -> None:
-        """Flush and release the folder's lock."""
+        """Flush and release the folder's lock; whoever is in the middle of a scan gets a StateError at its next step."""
+        for cursor in list(self._cursors):
+            cursor.end(StateError(self._table, self._partition, f"the local state at {self._path} was closed"))
         self._db.close()

@@ -106,3 +106,18 @@ def test_a_removed_store_is_gone(tmp_path: Path):
     again = factory.open("table", 0)
     assert again.get(b"a") is None
     again.close()
+
+
+def test_a_store_is_let_go_of_though_somebody_is_in_the_middle_of_a_scan(tmp_path: Path) -> None:
+    factory = RocksFactory(tmp_path)
+    store = factory.open("table", 0)
+    store.write(WriteSet([(b"%d" % number, b"") for number in range(9)]))
+    ahead, back = store.scan(b"0", b"9"), store.scan(b"0", b"9", reverse=True)
+    assert (next(ahead)[0], next(back)[0]) == (b"0", b"8")
+    store.close()
+    again = factory.open("table", 0)
+    assert len(list(again.scan(b"0", b"9"))) == 9
+    for scan in (ahead, back):
+        with pytest.raises(StateError, match="was closed"):
+            next(scan)
+    again.close()
