@@ -75,10 +75,10 @@ class Replay:
             count += 1
             key, value = record.key, record.value
             newest[key] = value
-            if value is None:
-                deletions[key] = record
-            elif key in _SPECIAL:
+            if key in _SPECIAL:
                 special.append(record)
+            elif value is None:
+                deletions[key] = record
         newest.pop(None, None)
         newest.pop(REBUILD_KEY, None)
         self.records += count
@@ -124,7 +124,7 @@ class Replay:
 
         Args:
             newest: the last value per key, without the checkpoint's; a claim ends with its epoch as every value does.
-            deletions: the last one of each key that has any.
+            deletions: the last one of each value that has any.
             special: checkpoints and claims, in their order.
         """
         if self.doubted or sum(record.key == EPOCH_KEY for record in special) > 1:
