@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streamapp.engine.forwarding import Forwarded
-from streamapp.engine.tables import LivePartition, RunningTable
+from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable
+from streamapp.engine.tap import Tap
 from streamapp.errors import SourceChangedError
 from streamapp.state.entry import Checkpoint
 from streamapp.state.store import IDENTITY_KEY, WriteSet
@@ -98,3 +99,45 @@ def check_checkpoint(
                 f"the group's position on {topic} was set back from {known} to {found.committed}, but these records are "
                 "counted already. Either set it forward again, or, to count them anew from the beginning"
             )
+
+
+def check_unread(taps: Sequence[Tap], place: tuple[str, int], group: int, here: SourceBounds) -> None:
+    """What a re-keyed table has still to forward, or to take from its re-key topic, must be there.
+
+    Of other tables the checkpoint tells it. One that only begins is content with what there is.
+
+    Args:
+        taps: what is fed from the partition.
+        place: topic and partition.
+        group: the group's position there.
+        here: what the broker says of it.
+
+    Raises:
+        SourceChangedError: retention has deleted some of it.
+    """
+    for tap in taps:
+        if isinstance(tap, ForwardTap):
+            table, wanted = tap.name, tap.position()
+        elif isinstance(tap, RekeyedTap) and tap.position() is None and here.committed is not None:
+            table, wanted = tap.live.table.name, group
+        else:
+            continue
+        if 0 < wanted < here.begin:
+            raise SourceChangedError(
+                table,
+                place[1],
+                f"table {table}: it has taken {place[0]}-{place[1]} up to {wanted}, but the topic now begins at "
+                f"{here.begin}: retention deleted {here.begin - wanted} records unread. To count what is left; "
+                f"streamapp tables rebuild {table}",
+            )
+
+
+def unread_is_gone(topic: str, partition: int, position: int | None, tables: Sequence[str]) -> SourceChangedError:
+    """What a running worker stops with when the record that it would read next has been deleted."""
+    names = ", ".join(tables)
+    return SourceChangedError(
+        names,
+        partition,
+        f"{topic}-{partition}: there is no record at offset {position} any more, which {names} had still to read: retention "
+        f"deleted it, or the topic was cut. To count what is left; streamapp tables rebuild {' '.join(tables)}",
+    )

@@ -1,6 +1,6 @@
 """Closing the windows of sources that have gone silent."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from streamapp.engine.lane import SourceLane
@@ -10,19 +10,26 @@ if TYPE_CHECKING:
     from streamapp.state.partition import PartitionState
 
 
-def close_idle(lanes: Iterable[SourceLane], now_ms: int, timeout_ms: int) -> None:
+def close_idle(lanes: Iterable[SourceLane], timeout_ms: int, emptied_ms: Callable[[str, int], int | None]) -> None:
     """Close the windows of partitions that have been silent for so long.
+
+    A lane to which nothing comes is not silent yet: its partition may be held back, by an agent that is slow or for want of
+    memory, or the brokers may be away, while records wait there. So silence counts up to the last fetch that found nothing.
 
     Args:
         lanes: of all partitions that records come from.
-        now_ms: monotonic, as the lanes' own times.
         timeout_ms: silence beyond this counts as idle; 0: never.
+        emptied_ms: when a fetch of a partition last found that nothing waits behind what was handed over; monotonic, as
+            the lanes' own times, or None.
     """
     if not timeout_ms:
         return
     idle: dict[tuple[str, int], tuple[PartitionState, list[int]]] = {}
     for lane in lanes:
-        if not lane.ready or lane.waiting or now_ms - lane.last_activity_ms <= timeout_ms:
+        if not lane.ready or lane.waiting:
+            continue
+        emptied = emptied_ms(lane.topic, lane.partition)
+        if emptied is None or emptied - lane.last_activity_ms <= timeout_ms:
             continue
         for tap in lane.taps:
             # what a re-keyed table waits for may only be late in being forwarded, by a worker that is away

@@ -16,7 +16,7 @@ from streamapp.engine.backlog import Backlog
 from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.forwarding import Forwarded, decode, encode, merged
-from streamapp.engine.identity import SourceBounds, check_checkpoint
+from streamapp.engine.identity import SourceBounds, check_checkpoint, check_unread, unread_is_gone
 from streamapp.engine.idle import close_idle
 from streamapp.engine.key_counts import KeyCounts
 from streamapp.engine.lane import SourceLane
@@ -64,6 +64,10 @@ class Positions(Protocol):
 
     async def commit_lane(self, topic: str, partition: int, offset: int) -> bool:
         """Commit this position, with what the engine has to tell beside it; False where the group refused."""
+        ...
+
+    def emptied_ms(self, topic: str, partition: int) -> int | None:
+        """When a fetch last found nothing behind what was handed over, monotonic; None where that is not known."""
         ...
 
     def wake(self) -> None:
@@ -170,7 +174,7 @@ class Engine:
 
         Args:
             stores: opens local state.
-            partitions: further topics that the app uses, and how many partitions they get if they have to be created.
+            partitions: the agents' topics, and how many partitions they get if they have to be created.
             owner: what this worker is called in the changelogs that it claims.
 
         Raises:
@@ -190,6 +194,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Release everything; call `revoke` first to make it durable."""
+        self._generation += 1  # nothing is to be restored any more
         await self._cancel(self._flusher)
         await self._key_counts.stop()
         await self._cancel(self._restoring)
@@ -392,6 +397,7 @@ class Engine:
         wanted = [position if position is not None else fallback for position in (tap.position() for tap in taps)]
         if self._positions.has_agents(topic, partition):
             wanted.append(fallback)  # what is read goes to them as well; tables pass over what they have counted
+        check_unread(taps, place, fallback, here)
         position = max(min(wanted), here.begin)
         lane.applied = lane.durable = position - 1
         if before is not None:
@@ -504,6 +510,7 @@ class Engine:
     async def _give_up(self) -> None:
         """Drop all that is not durable: the partitions were assigned to others while this worker was not heard of."""
         self._suspended = True
+        self._generation += 1
         if self.lanes:
             log.warning("the group went on without this worker: what it merged since its last checkpoint is dropped")
         await self._cancel(self._restoring)
@@ -551,7 +558,8 @@ class Engine:
                 now_ms = self.clock.monotonic_ms()
                 if self._suspended or not self.lease.valid or (now_ms < due_ms and not self._backlog.urgent):
                     continue
-                close_idle(self.lanes.values(), now_ms, self.settings.idle_timeout_ms)
+                if self._positions is not None:
+                    close_idle(self.lanes.values(), self.settings.idle_timeout_ms, self._positions.emptied_ms)
                 try:
                     await self.flush()
                 except FencedError:
@@ -571,6 +579,15 @@ class Engine:
         return -1 if position is None else position
 
     # --- what others ask -----------------------------------------------------------------------------------------------
+
+    def source_gone(self, topic: str, partition: int, position: int | None) -> None:
+        """Stop: what comes next of a source partition is not there any more, though it was not read yet."""
+        names = sorted(
+            name
+            for name, table in self.tables.items()
+            if topic in table.input_topics or topic == table.definition.sources[0].topic
+        )
+        self._on_failure(unread_is_gone(topic, partition, position, names))
 
     def held(self, topic: str, partition: int) -> bool:
         """Whether this source partition must not be fetched now.

@@ -15,6 +15,7 @@ fails with the name of what changed when the pinned version does.
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -55,6 +56,8 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         self._told: dict[TP, str] = {}  # what the last commit of this assignment told beside its position
         self._revocations = 0  # the engine's count when the present assignment came
         self._wake = asyncio.Event()
+        self._emptied_ms: dict[TP, int] = {}
+        self._watches_idle = self.app.settings.idle_timeout_ms > 0
         self.app.engine.attach(self)
 
     def _new_consumer_thread(self) -> LaneConsumerThread:
@@ -105,6 +108,16 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         if tp not in self.assignment():
             return  # taken away meanwhile; the next assignment decides
         await self.seek(tp, offset)
+        self._emptied_ms.pop(tp, None)
+        state = self._partition_state(topic, partition)
+        if state is not None:
+            # where an offset is gone aiokafka would go on at the beginning: past what retention has deleted unread
+            state.await_reset = functools.partial(self._source_gone, tp, state)
+
+    def _source_gone(self, tp: TP, state: Any, _strategy: Any) -> None:
+        # called in the consumer's thread, in the place of a reset, again and again until the worker has stopped
+        position = state.position if state.has_valid_position else None
+        self.app.loop.call_soon_threadsafe(self.app.engine.source_gone, tp.topic, tp.partition, position)
 
     def committed_position(self, topic: str, partition: int) -> int | None:
         """The position that was last committed, or found, for a partition."""
@@ -150,7 +163,34 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     def fetch_state(self, topic: str, partition: int) -> tuple[int, int] | None:
         """End offset and time (ms since the epoch) of the latest answered fetch of a partition; None before the first."""
-        consumer = self._thread._consumer  # aiokafka tells both per partition, Faust passes only the first on
+        state = self._partition_state(topic, partition)
+        if state is None or state.highwater is None or state.timestamp is None:
+            return None
+        return state.highwater, state.timestamp
+
+    def emptied_ms(self, topic: str, partition: int) -> int | None:
+        """When a fetch last found nothing behind what was handed over, monotonic; None where none has yet.
+
+        Only kept where idle partitions close their windows.
+        """
+        return self._emptied_ms.get(TP(topic, partition))
+
+    def _note_emptied(self, fetched: Iterable[TP]) -> None:
+        # what these fetches brought has been handed over; the other thread may have asked again meanwhile, so the time of
+        # an answer is read before what it said: an older time for newer words does no harm
+        clock = self.app.clock
+        now_ms, now = clock.now_ms(), clock.monotonic_ms()
+        for tp in fetched:
+            state = self._partition_state(tp.topic, tp.partition)
+            answered_ms = state.timestamp if state is not None else None
+            if answered_ms is None or not state.has_valid_position or state.highwater is None:
+                continue
+            if state.highwater <= state.position:
+                self._emptied_ms[tp] = now - max(0, now_ms - answered_ms)
+
+    def _partition_state(self, topic: str, partition: int) -> Any:
+        # aiokafka keeps position, end and time of the last answer per partition; Faust passes on only the end
+        consumer = self._thread._consumer
         if consumer is None:
             return None
         assignment = consumer._subscription.subscription
@@ -158,10 +198,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         tp = self._new_topicpartition(topic, partition)
         if assignment is None or tp not in assignment.tps:
             return None
-        state = assignment.state_value(tp)
-        if state is None or state.highwater is None or state.timestamp is None:
-            return None
-        return state.highwater, state.timestamp
+        return assignment.state_value(tp)
 
     def wake(self) -> None:
         """Look again at which partitions may be fetched."""
@@ -186,6 +223,8 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
                 if self.flow_active:
                     for tp, batches in (records or {}).items():
                         self._hand_over(TP(tp.topic, tp.partition), batches)
+                    if self._watches_idle:
+                        self._note_emptied(active)
                 await asyncio.sleep(_TRICKLE_PAUSE_S if 0 < fetched < _TRICKLE_MAX_BYTES else 0)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:

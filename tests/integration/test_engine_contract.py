@@ -117,6 +117,7 @@ ATTRIBUTES = [
     (PartitionRecords.__init__, "_key_deserializer"),
     (TopicPartitionState.__init__, "highwater"),
     (TopicPartitionState.__init__, "timestamp"),
+    (TopicPartitionState.__init__, "_position"),
     (Web.__init__, "_runner"),
     (aiokafka.AIOKafkaConsumer.__init__, "_group_instance_id"),
     (aiokafka.AIOKafkaConsumer.__init__, "_coordinator"),
