@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 from rocksdict import AccessType, Options, Rdict
 
-from streamapp.state.entry import CHECKPOINT_KEY, Checkpoint, Entry, split_data_key
+from streamapp.state.entry import CHECKPOINT_KEY, EPOCH_BYTES, Checkpoint, Entry, split_data_key
+from streamapp.state.epochs import EPOCH_HEADER, EPOCH_KEY, epoch_number
 from streamapp.windows.basic import Count, Sum
 from streamapp.windows.candle import Candle
 from streamapp.windows.edges import Last
@@ -233,9 +234,16 @@ def commits_ahead(topics: Topics, app: str, source: str, shapes: Sequence[Shape]
         if shape.by_symbol:
             continue  # its offsets are those of its own topic
         known: dict[int, Checkpoint] = {}
+        epochs: dict[int, int] = {}
         for message in topics.read(f"{app}-{shape.name}-changelog"):
-            if message.key() == CHECKPOINT_KEY and message.value() is not None:
-                known[message.partition()] = Checkpoint.decode(message.value())
+            partition, value = message.partition(), message.value()
+            if message.key() == EPOCH_KEY:
+                epochs[partition] = max(epochs.get(partition, 0), epoch_number(value[-EPOCH_BYTES:]))
+            elif message.key() == CHECKPOINT_KEY and value is not None:
+                epoch = epoch_number(dict(message.headers())[EPOCH_HEADER])
+                # one that a replaced owner wrote late is believed by nobody; it stands last until it is written again
+                if epoch >= epochs.get(partition, 0):
+                    known[partition] = Checkpoint.decode(value)
         for (_, partition), position in committed.items():
             durable = known[partition].offsets[0] + 1 if partition in known else 0
             if position > durable:

@@ -72,7 +72,7 @@ def test_cut_off(lab: Lab) -> None:
             converged = timed(converge)
             world.figures.update(converged_s=converged, restarts=restarts)
             world.verify()
-    assert ahead == []
+    assert not ahead, ahead
     assert converged < CONVERGED_MAX_S
 
 
