@@ -126,7 +126,9 @@ class Settings(BaseSettings):
     max_future_ms: int = Field(
         300_000, ge=0, description="event time may run ahead of arrival by this, else dead letter"
     )
-    idle_timeout_ms: int = Field(0, ge=0, description="an idle partition closes its windows after this; 0: never")
+    idle_timeout_ms: int = Field(
+        0, ge=0, description="a partition of which fetches find nothing for so long closes its windows; 0: never"
+    )
     flush_timeout_ms: int = Field(60_000, gt=0, description="bound on one checkpoint; past it the worker stops")
     stop_timeout_ms: int = Field(
         60_000, gt=0, description="a worker that failed, and has not stopped by then, ends its process at once"

@@ -647,8 +647,12 @@ class Engine:
             await asyncio.gather(task, return_exceptions=True)
 
     def _check_task(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._on_failure(task.exception() or RuntimeError("restoring ended"))
+        problem = None if task.cancelled() else task.exception()
+        if isinstance(problem, FencedError) and self.lease.forgotten:
+            # the member joins again, which revokes what it was about to take over, and brings what it gets instead
+            log.warning("the group went on without this worker while it took partitions over: it joins again")
+        elif problem is not None:
+            self._on_failure(problem)
 
 
 def _first_to_forward(table: RunningTable, here: SourceBounds) -> int:

@@ -109,6 +109,25 @@ async def test_checkpoints_rest_between_a_revocation_and_the_next_assignment(ben
     assert await bench.turns()
 
 
+@pytest.mark.parametrize("forgotten", [True, False])
+async def test_member_that_is_forgotten_while_it_takes_over_joins_again_instead_of_stopping(
+    bench: Bench, forgotten: bool
+) -> None:
+    bench.member()
+
+    async def fenced(*_: Any) -> None:
+        if forgotten:
+            bench.engine.lease.lapse()
+        raise FencedError("somebody else has it")
+
+    bench.engine._take_over = fenced  # type: ignore[method-assign]
+    await bench.engine.assign([])
+    assert bench.engine._restoring is not None
+    await asyncio.wait({bench.engine._restoring})
+    await asyncio.sleep(0)
+    assert [type(problem) for problem in bench.failures] == ([] if forgotten else [FencedError])
+
+
 async def test_reads_are_refused_between_a_revocation_and_the_next_assignment(bench: Bench) -> None:
     bench.member()
     assert bench.engine.lease.valid
