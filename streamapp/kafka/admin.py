@@ -64,6 +64,8 @@ _OUTDATED = frozenset(
     {ClientError.NOT_LEADER_FOR_PARTITION, ClientError.FENCED_LEADER_EPOCH, ClientError.UNKNOWN_LEADER_EPOCH}
 )
 _PASSING_POLL_S = 0.1
+#: a client that has been told of what passes for so long is made anew
+_RENEW_MS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class KafkaAdmin:
         self._passing = (_PassingError,) if patience_ms is None else (_PassingError, BrokerUnavailableError)
         self._clock = clock or SystemClock()
         self._client: AdminClient | None = None
+        self._failing_ms: int | None = None  # since when it has been told of nothing but what passes
 
     async def cluster_id(self) -> str:
         """The cluster's identity; another cluster, or one that was formatted anew, has another."""
@@ -359,14 +362,25 @@ class KafkaAdmin:
         except TimeoutError:
             raise self._unavailable("no answer at all") from None
         except KafkaException as problem:
-            if problem.args[0].code() in _OUTDATED:
-                # librdkafka goes on asking with the leaders that it remembers, for minutes
-                self._client = None
-            raise self._failure(problem, passing) from problem
+            failure = self._failure(problem, passing)
+            if problem.args[0].code() in _OUTDATED or self._has_failed_long_enough(failure):
+                # librdkafka goes on asking with the leaders, or without the topics, that it remembers, for minutes
+                self._client, self._failing_ms = None, None
+            raise failure from problem
+        else:
+            self._failing_ms = None
         finally:
             # librdkafka's log lines wait in a queue until somebody fetches them
             client.poll(0)
         return answers
+
+    def _has_failed_long_enough(self, failure: KafkaError) -> bool:
+        if not isinstance(failure, _PassingError):
+            return False
+        now_ms = self._clock.monotonic_ms()
+        if self._failing_ms is None:
+            self._failing_ms = now_ms
+        return now_ms - self._failing_ms >= _RENEW_MS
 
     def _failure(self, problem: KafkaException, passing: int | None = None) -> KafkaError:
         error = problem.args[0]
