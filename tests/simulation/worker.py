@@ -100,6 +100,7 @@ class Life:
         self.generation = -1
         self.assignment: set[Place] = set()
         self.positions: dict[Place, int] = {}
+        self.emptied: dict[Place, int] = {}  # when a fetch last found nothing
         self.group_positions: dict[Place, int | None] = {}
         self.told: dict[Place, str] = {}
         self.flowing = False
@@ -276,6 +277,7 @@ class Life:
         self.cluster.last_change = self.world.now
         if (topic, partition) in self.assignment:
             self.positions[topic, partition] = offset
+            self.emptied.pop((topic, partition), None)
 
     def has_agents(self, topic: str, partition: int) -> bool:
         return False
@@ -284,7 +286,7 @@ class Life:
         return self.group_positions.get((topic, partition))
 
     def emptied_ms(self, topic: str, partition: int) -> int | None:
-        return None  # silence closes no window here
+        return self.emptied.get((topic, partition))
 
     def wake(self) -> None:
         """The next fetch comes soon enough."""
@@ -302,6 +304,8 @@ class Life:
                 if engine.held(*place):
                     continue
                 records = self.cluster.logs[place].read(self.positions[place], random.choice((1, 3, 10, 40)))
+                if not records:
+                    self.emptied[place] = engine.clock.monotonic_ms()
                 if records:
                     self.positions[place] = records[-1].offset + 1
                     engine.lanes[place].offer([batch_of(records)])
