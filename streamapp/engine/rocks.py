@@ -108,24 +108,17 @@ class _Cursor:
         if iterator.valid() and iterator.key() == key:
             iterator.prev()
 
-    def take_next(self) -> tuple[bytes, bytes] | None:
-        iterator = self._iterator
+    def take(self, *, reverse: bool) -> tuple[bytes, bytes] | None:
         if self._ended is not None:
             raise self._ended
+        iterator = self._iterator
         if not iterator.valid():
             return None
         pair = iterator.key(), iterator.value()
-        iterator.next()
-        return pair
-
-    def take_previous(self) -> tuple[bytes, bytes] | None:
-        iterator = self._iterator
-        if self._ended is not None:
-            raise self._ended
-        if not iterator.valid():
-            return None
-        pair = iterator.key(), iterator.value()
-        iterator.prev()
+        if reverse:
+            iterator.prev()
+        else:
+            iterator.next()
         return pair
 
     def end(self, problem: StateError) -> None:
@@ -160,11 +153,11 @@ class RocksStore:
         try:
             if reverse:
                 cursor.seek_before(end)
-                while (pair := cursor.take_previous()) is not None and pair[0] >= start:
+                while (pair := cursor.take(reverse=True)) is not None and pair[0] >= start:
                     yield pair
             else:
                 cursor.seek(start)
-                while (pair := cursor.take_next()) is not None and pair[0] < end:
+                while (pair := cursor.take(reverse=False)) is not None and pair[0] < end:
                     yield pair
         finally:
             self._cursors.discard(cursor)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from tests.fakes.processes import Topics, Worker
+from tests.fakes.processes import Topics, Worker, until
 
 MINUTE = 60_000
 #: the start of a minute, some weeks ago
@@ -53,6 +53,18 @@ class UserApp:
     def send(self, *trades: dict[str, Any]) -> None:
         """Append trades to the source topic."""
         self.topics.produce(self.trades, [(f"{t['venue']}:{t['symbol']}", orjson.dumps(t)) for t in trades])
+
+    def until_shared(self, first: Worker, second: Worker) -> None:
+        """Wait until both workers are ready and have all partitions of the source topic between them, each some of them."""
+        partitions = list(range(self.topics.partitions(self.trades)))
+
+        def shared() -> bool:
+            one, other = first.assigned(self.trades), second.assigned(self.trades)
+            return bool(one and other) and sorted(one + other) == partitions
+
+        until("both to have a share", shared, hint=lambda: first.last_words + second.log[-2_000:])
+        first.until_ready()
+        second.until_ready()
 
     def drained(self, worker: Worker, *more: str) -> None:
         """Wait until all that was sent is durable and committed."""

@@ -88,19 +88,9 @@ def desk(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]
                 STREAMAPP_CLUSTER_SECRET="c" * 32,
             )
         with started(*workers):
-            for _ in range(2):
-                for worker in workers:
-                    worker.until_ready()
-                until(
-                    "both to have a share",
-                    lambda: (
-                        first.assigned(app.trades)
-                        and second.assigned(app.trades)
-                        and len(first.assigned(app.trades) + second.assigned(app.trades))
-                        == app.topics.partitions(app.trades)
-                    ),
-                    hint=lambda: first.last_words + second.log[-2_000:],
-                )
+            for worker in workers:
+                worker.until_ready()
+            app.until_shared(first, second)
             fill(app, first)
             yield Desk(first, second, issuer)
 

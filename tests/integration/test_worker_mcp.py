@@ -16,7 +16,7 @@ from streamapp.client import StreamClient
 from streamapp.errors import UnknownKeyError
 from streamapp.operations.catalogue import OPERATIONS
 from tests.fakes.agent_app import KEYS, MODULE, calls, fill
-from tests.fakes.processes import Topics, Worker, started, until
+from tests.fakes.processes import Topics, Worker, started
 from tests.fakes.user_apps import MINUTE, START, UserApp, trade
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -101,19 +101,7 @@ def test_official_client_calls_every_tool_of_a_cluster(kafka: str, tmp_path: Pat
     with started(first, second):
         first.until_ready()
         second.until_ready()
-        partitions = list(range(app.topics.partitions(app.trades)))
-
-        def assigned(worker: Worker) -> list[int]:
-            document = worker.try_get("/v1/status")
-            return document["worker"]["assigned"].get(app.trades, []) if document else []
-
-        until(
-            "both to have a share",
-            lambda: assigned(first) and assigned(second) and sorted(assigned(first) + assigned(second)) == partitions,
-            hint=lambda: first.last_words + second.log[-2_000:],
-        )
-        first.until_ready()
-        second.until_ready()
+        app.until_shared(first, second)
         fill(app, first)
 
         async def ask() -> None:

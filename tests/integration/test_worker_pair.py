@@ -24,17 +24,7 @@ def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_pa
         first.until_ready()
         second.until_ready()
         partitions = list(range(app.topics.partitions(app.trades)))
-        until(
-            "both to have a share",
-            lambda: (
-                first.assigned(app.trades)
-                and second.assigned(app.trades)
-                and sorted(first.assigned(app.trades) + second.assigned(app.trades)) == partitions
-            ),
-            hint=lambda: first.last_words + second.log[-2_000:],
-        )
-        first.until_ready()
-        second.until_ready()
+        app.until_shared(first, second)
         app.send(*(trade(key, START + m * MINUTE, price=n + m) for m in range(3) for n, key in enumerate(KEYS, 1)))
         app.drained(first)
 

@@ -24,7 +24,7 @@ from streamapp.settings import Settings
 from streamapp.views.auth import new_token
 from tests.fakes.agent_app import MODULE
 from tests.fakes.asking import Event, Told, ask, following
-from tests.fakes.processes import HOST, Topics, Worker, started, until
+from tests.fakes.processes import HOST, Topics, Worker, started
 from tests.fakes.user_apps import MINUTE, START, UserApp, trade
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -91,19 +91,9 @@ def pair(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]
     for worker in (first, second):
         worker.headers["Authorization"] = f"Bearer {full}"
     with started(first, second):
-        for _ in range(2):
-            for worker in (first, second):
-                worker.until_ready()
-            until(
-                "both to have a share",
-                lambda: (
-                    first.assigned(app.trades)
-                    and second.assigned(app.trades)
-                    and len(first.assigned(app.trades) + second.assigned(app.trades))
-                    == app.topics.partitions(app.trades)
-                ),
-                hint=lambda: first.last_words + second.log[-2_000:],
-            )
+        for worker in (first, second):
+            worker.until_ready()
+        app.until_shared(first, second)
         app.send(
             *(
                 trade(key[2:], START + minute * MINUTE, price=close_of(key, minute))
