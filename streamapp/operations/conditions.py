@@ -28,7 +28,7 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-_WORDS: Mapping[str, Any] = {"true": True, "false": False, "null": None}
+_WORDS: Mapping[str, Any] = {"true": True, "false": False, "null": None, "none": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,9 @@ def _example(fields: Sequence[FieldInfo]) -> str:
 def _term(found: re.Match[str], known: Mapping[str, FieldInfo]) -> Term:
     name, sign, raw = found["field"], found["sign"], found["value"]
     if name not in known:
-        raise BadParameterError("condition", f"the table has no field {name[:80]!r}; it has {', '.join(known)}")
+        raise BadParameterError(
+            "condition", f"the table has no field {name[:80]!r}; it has {', '.join(known) or 'none that are declared'}"
+        )
     value = _constant(raw)
     if sign not in ("=", "==", "!=") and not isinstance(value, float):
         raise BadParameterError("condition", f"{sign} compares numbers, got {raw[:80]}")
@@ -117,8 +119,8 @@ def _term(found: re.Match[str], known: Mapping[str, FieldInfo]) -> Term:
 
 
 def _constant(raw: str) -> float | str | bool | None:
-    if raw in _WORDS:
-        constant: bool | None = _WORDS[raw]
+    if raw.lower() in _WORDS:  # models write them as Python does, too; a text that reads so is quoted
+        constant: bool | None = _WORDS[raw.lower()]
         return constant
     if raw[0] in "'\"":
         return raw[1:-1]

@@ -25,6 +25,8 @@ from streamapp.operations.untrusted import is_askable, shown_key
 from streamapp.queries.model import FeedInfo, TableInfo
 
 _EXAMPLES = 3
+#: among so many keys are those that can be asked for
+_EXAMPLES_AMONG = 50
 _SCAN_MAX = 20_000
 _HERE_MAX = 500
 _COMPARED_MAX = 2_000
@@ -52,8 +54,9 @@ async def describe_table(source: Source, arguments: DescribeTable) -> TableDescr
     """One table: fields with units, windows, the form of its keys, a call to start with."""
     info = source.queries.table(arguments.table)
     try:
-        page = await source.queries.keys(info.name, limit=_EXAMPLES)
-        keys, absent = [shown_key(key) for key in page.items if is_askable(key)], page.missing_partitions
+        page = await source.queries.keys(info.name, limit=min(_EXAMPLES_AMONG, source.settings.page_limit_max))
+        keys = [shown_key(key) for key in _askable(page.items, _EXAMPLES)]
+        absent = page.missing_partitions
     except QueryError:
         keys, absent = [], ()  # being restored: the description stands without examples
     return TableDescription(

@@ -89,11 +89,10 @@ async def _newest_windows(
 ) -> Sequence[Reading]:
     """The last windows that begin before an instant, at most `points`; reads are in order of start, so look back."""
     step = info.step_ms or info.size_ms
-    end = to_ms
-    if end is None:
-        # from the newest window, not from the clock: what is replayed or quiet lies further back
-        newest = await source.queries.get(info.name, key)
-        end = newest.window.start + (step or 1) if newest.window is not None else source.clock.now_ms()
+    # from the newest window, not from the clock or an instant behind it: what is replayed or quiet lies further back
+    newest = await source.queries.get(info.name, key)
+    end = newest.window.start + (step or 1) if newest.window is not None else source.clock.now_ms()
+    end = end if to_ms is None else min(end, to_ms)
     span = points * (step or 2 * (info.gap_ms or 1))
     while True:
         start = max(0, end - span)
@@ -227,7 +226,7 @@ def _compared(
     values = [value for _, value in series if value is not None]
     first, last = (values[0], values[-1]) if values else (None, None)
     # one value has not moved, it has only been seen once
-    change = None if first is None or last is None or len(values) < 2 else last - first
+    change = None if first is None or last is None or len(values) < 2 else number(last - first)
     newest = {(start - from_ms) // width: value for start, value in series if value is not None}
     return Compared(
         key=shown_key(key),
@@ -235,7 +234,7 @@ def _compared(
         first=first,
         last=last,
         change=change,
-        change_pct=change / first * 100 if change is not None and first else None,
+        change_pct=number(change / abs(first) * 100) if change is not None and first else None,
         least=min(values, default=None),
         greatest=max(values, default=None),
         points=[newest.get(slot) for slot in slots],

@@ -121,6 +121,10 @@ class Operations:
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
+        except Exception:
+            # such as of an aggregate's own code; every way here tells it as what it is, not as the caller's mistake
+            log.exception("%s failed", name[:100])
+            raise QueryError("the call failed here; the worker's log says why") from None
         finally:
             took_s = now() - began
             label = name if name in BY_NAME else "unknown"

@@ -1,5 +1,6 @@
 """What operations read from, and how the freshness of their answers is put together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -162,5 +163,11 @@ def number_field(info: TableInfo, wanted: str | None, preferred: Sequence[str]) 
 
 
 def number(value: object) -> float | None:
-    """A value as a number; None where it is none."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """A value as a number; None where it is none, or one that JSON has no form for."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:  # of a user's fold
+        return None
+    return found if math.isfinite(found) else None

@@ -22,7 +22,8 @@ from streamapp.queries.model import Reading, TableInfo
 #: values that one summary looks at, over all tables
 VALUES_MAX = 20_000
 _CHUNK_KEYS = 200
-_PRICE_FIELDS = frozenset(COMPARED_FIELDS)
+#: of what moves, that which all tables of a key have in common; the mean or the value of another table is something else
+_PRICE_FIELDS = frozenset({"close", "price", "mid"})
 _STALE_MS = 10_000
 _NOTED_KEYS = 3
 _NOTED_CHARS = 40
@@ -34,7 +35,7 @@ _FIRST: Mapping[Kind, int] = {"moves": 5, "anomalies": 3, "trouble": 3}
 class _Survey:
     """What was found: candidates, what is to be remembered of each value and by which topics it is told."""
 
-    moves: dict[str, tuple[float, Line]] = field(default_factory=dict)  # by key, the largest of its tables
+    moves: dict[Topic, tuple[float, Line]] = field(default_factory=dict)  # of each price the largest of its tables
     levels: dict[tuple[str, str], Line] = field(default_factory=dict)
     others: list[Line] = field(default_factory=list)
     told: dict[Place, Told] = field(default_factory=dict)
@@ -203,19 +204,20 @@ def _add_level(
     concept = "price" if is_price else info.name
     topic = ("level", concept, reading.key)
     move, span = None, "since"
-    if is_price and earlier is not None and earlier.level is not None:
-        move = level / earlier.level - 1 if earlier.level else None
-    elif is_price:  # of counts and the like it is the level that matters
+    moves = name in COMPARED_FIELDS  # of counts and the like it is the level that matters
+    if moves and earlier is not None and earlier.level is not None:
+        move = _ratio(earlier.level, level)
+    elif moves:
         move, span = _move(reading.value), _span(info)
+    label = "" if is_price else f"{info.name}.{name} "
     if move:
-        known = survey.moves.get(reading.key)
+        known = survey.moves.get(topic)
         if known is None or abs(move) > known[0]:
             percent = f"{move * 100:+.{1 if abs(move) >= 0.01 else 2}f}"
-            text = f"{percent}% {_short(level)}"
-            content = [float(percent), _rounded(level)]
+            text = f"{label}{percent}% {_short(level)}"
+            content = [*([] if is_price else [f"{info.name}.{name}"]), float(percent), _rounded(level)]
             line = Line("moves", (-abs(move), key, info.name), key, text, content, span, topic)
-            survey.moves[reading.key] = (abs(move), line)
-    label = "" if is_price else f"{info.name}.{name} "
+            survey.moves[topic] = (abs(move), line)
     shown = [f"{info.name}.{name}", _rounded(level)]
     if (concept, reading.key) not in survey.levels or info.kind == "latest":
         line = Line("levels", (0, concept, key), key, f"{label}{_short(level)}", shown, topic=topic)
@@ -230,7 +232,12 @@ def _main_field(info: TableInfo) -> str | None:
 
 def _move(value: Mapping[str, object]) -> float | None:
     first, last = number(value.get("open")), number(value.get("close"))
-    return last / first - 1 if first and last is not None else None
+    return _ratio(first, last) if first is not None and last is not None else None
+
+
+def _ratio(first: float, last: float) -> float | None:
+    """By how much of itself a number has moved, up or down as the number did, also below zero; None from zero on."""
+    return number((last - first) / abs(first)) if first else None
 
 
 def _span(info: TableInfo) -> str:
@@ -301,5 +308,4 @@ async def _in_order(survey: _Survey) -> list[Line]:
     await asyncio.sleep(0)
     levels = sorted(survey.levels.values(), key=lambda line: line.rank)
     await asyncio.sleep(0)
-    moved = {line.key for line in by_kind["moves"]}
-    return first + more + rest + [line for line in levels if line.rank[1] != "price" or line.key not in moved]
+    return first + more + rest + [line for line in levels if line.topic not in survey.moves]  # a move tells its level

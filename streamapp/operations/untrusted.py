@@ -7,6 +7,7 @@ field values are therefore either words without spaces, or visibly wrapped as da
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -14,6 +15,10 @@ KEY_MAX_CHARS = 128
 WORD_MAX_CHARS = 64
 TEXT_MAX_CHARS = 120
 _PARTS_MAX = 50
+#: of one value; names come from the application, but a user's fold may make them of what its records say
+_FIELDS_MAX = 200
+#: in the place of a key without a character; no other key is shown so, as quotes are encoded
+_EMPTY = '""'
 _DEPTH_MAX = 4
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\-]*", re.ASCII)
 _ESCAPED = re.compile(r"[%\x00-\x1f\x7f]")
@@ -26,8 +31,8 @@ def is_symbol(text: str, longest: int = KEY_MAX_CHARS) -> bool:
 
 
 def shown_key(key: str) -> str:
-    """A key as an answer shows it: a symbol as it is, everything else percent-encoded and cut."""
-    return key if is_symbol(key) else quote(key, safe="")[:KEY_MAX_CHARS]
+    """A key as an answer shows it: a symbol as it is, everything else percent-encoded and cut; `""` for the empty one."""
+    return key if is_symbol(key) else quote(key, safe="")[:KEY_MAX_CHARS] or _EMPTY
 
 
 def asked_key(key: str) -> str:
@@ -41,7 +46,7 @@ def exact_key(key: str) -> str:
 
 
 def is_askable(key: str) -> bool:
-    """Whether a key may be asked for as it is shown; lists leave the others out, which were cut."""
+    """Whether a key may be asked for as it is shown; lists leave the others out, which were cut or are empty."""
     return asked_key(shown_key(key)) == key
 
 
@@ -70,5 +75,5 @@ def shown_value(value: Any, depth: int = 0) -> Any:
 
 
 def shown_fields(value: Mapping[str, Any]) -> dict[str, Any]:
-    """All fields of a reading's value."""
-    return {name: shown_value(part) for name, part in value.items()}
+    """All fields of a reading's value, their names as keys are shown, since a user's fold may take them from records."""
+    return {shown_key(str(name)): shown_value(part) for name, part in islice(value.items(), _FIELDS_MAX)}

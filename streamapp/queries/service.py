@@ -407,7 +407,9 @@ class QueryService:
         running = self._table(table)
         numeric = [f.name for f in running.definition.aggregate.fields if f.type in ("number", "integer", "any")]
         if by not in numeric:
-            raise BadParameterError("by", f"by={by!r}: expected a numeric field of {table}: {', '.join(numeric)}")
+            raise BadParameterError(
+                "by", f"by={by!r}: expected a numeric field of {table}: {', '.join(numeric) or 'it has none'}"
+            )
         if not prefixes:
             return Page([], None)  # others must not be asked: a path without beginnings asks for all keys
         sign = -1 if order == "desc" else 1
@@ -522,6 +524,12 @@ class QueryService:
         if at is not None and state is not None and state.has_key(key):
             return NoSuchWindowError(f"no window of {key!r} in {running.name} holds the instant {at}")
         states = [other.state for other in self._locals(running) if other.state is not None] if with_nearest else []
+        if any(other.has_key(key) for other in states):
+            return UnknownKeyError(
+                f"table {running.name} has no key {key!r} on partition {live.partition}, where Kafka's default partitioner"
+                " puts it, but on another one: have its producer choose as that does (librdkafka: partitioner="
+                "murmur2_random), or declare the table with key=",
+            )
         return UnknownKeyError(f"table {running.name} has no key {key!r}", nearest_keys(key, states))
 
     def _owner(self, running: RunningTable, partition: int, local_only: bool) -> str:

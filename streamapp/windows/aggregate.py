@@ -104,11 +104,12 @@ class Aggregate(ABC):
         """
 
     def reader_of(self, name: str) -> Callable[[State, tuple[int, int] | None], Json]:
-        """What reads one of `fields` alone, to rank many keys by it: the same as `result(state, window)[name]`.
+        """What reads one of `fields` alone, to rank many keys by it: the same as `result(state, window).get(name)`.
 
         Override it where the rest of the result costs much.
         """
-        return lambda state, window: self.result(state, window)[name]
+        # None for a state that has no such field (yet): of a user's fold each may have others
+        return lambda state, window: self.result(state, window).get(name)
 
     def expressions(self, source: int = 0) -> list[pl.Expr] | None:
         """One polars aggregation per slot, named `__slot0`, `__slot1`, ..., or None where only the record lane exists.

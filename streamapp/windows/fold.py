@@ -60,8 +60,8 @@ class Fold(Aggregate):
         self.version = version
         self.ordered = merge is None
         sample = self.initial()[0]
-        shown: Sequence[str] = tuple(sample) if result is None and isinstance(sample, dict) else ()
-        names = shown if shown or result is not None else ("value",)
+        shown: Sequence[str] = tuple(sample) if isinstance(sample, dict) else ("value",)
+        names = shown if result is None else ()
         self.fields = tuple(fields) or tuple(OutputField(str(name), "any") for name in names)
 
     def inputs(self, source: int) -> tuple[str, ...]:

@@ -51,12 +51,19 @@ async def test_found_keys_name_their_tables(ask: Asked) -> None:
 
 
 async def test_keys_that_cannot_be_asked_for_are_not_listed(queries: FakeQueries, ask: Asked) -> None:
-    for key in ("a" * 300, "odd key", "odd%41"):
+    for key in ("", "a" * 300, "odd key", "odd%41"):
         queries.put("latest", key, latest(1.0))
     shown = [found["key"] for found in (await ask("find_keys", table="latest"))["keys"]]
     assert shown == [BTC, ETH, "odd%20key", "odd%2541"]
     assert len((await ask("get_current", table="latest", keys=shown))["items"]) == len(shown)
-    assert (await ask("describe_table", table="latest"))["example_keys"] == [BTC, ETH]
+    assert (await ask("describe_table", table="latest"))["example_keys"] == shown[:3]
+
+
+async def test_example_works_where_the_first_keys_cannot_be_asked_for(queries: FakeQueries, ask: Asked) -> None:
+    for number in range(10):
+        queries.put("latest", f"{number}" + " " * 200, latest(1.0))
+    example = (await ask("describe_table", table="latest"))["example"]
+    assert (await ask(example["tool"], **example["arguments"]))["items"][0]["key"] == BTC
 
 
 async def test_keys_are_bounded_and_that_is_told(queries: FakeQueries) -> None:

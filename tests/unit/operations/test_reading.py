@@ -1,6 +1,7 @@
 """Operations that read values."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from streamapp.errors import (
     BadParameterError,
     NoSuchWindowError,
     OwnerUnreachableError,
+    QueryError,
     StaleError,
     UnknownKeyError,
     UnknownTableError,
@@ -284,3 +286,56 @@ async def test_feeds_are_looked_at_a_few_times_a_second_at_most(queries: FakeQue
     assert (await ask("get_current", **given))["freshness"]["feeds_down"] == []
     queries.clock.advance(250)  # type: ignore[attr-defined]
     assert (await ask("get_current", **given))["freshness"]["feeds_down"] == ["kraken"]
+
+
+async def test_end_behind_the_newest_window_gives_the_newest_ones(ask: Asked) -> None:
+    for to_ms in (START + 10_000 * MINUTE, START + MINUTE):
+        answer = await ask("get_windows", table="candles_1m", key=BTC, to_ms=to_ms, max_points=2)
+        assert [point["start"] for point in answer["points"]] == [START - MINUTE, START]
+    answer = await ask("get_windows", table="candles_1m", key=BTC, to_ms=START, max_points=2)
+    assert [point["start"] for point in answer["points"]] == [START - 2 * MINUTE, START - MINUTE]
+
+
+MEANS = TableInfo("means", "tumbling", (FieldInfo("mean", "number"),), "k", 4, 0, size_ms=MINUTE)
+
+
+async def compared(*values: float) -> dict[str, Any]:
+    fake = FakeQueries([MEANS])
+    for number, value in enumerate(values):
+        fake.put("means", "a", {"mean": value}, start=START + number * MINUTE)
+    fake.put("means", "b", {"mean": 1.0}, start=START)
+    item: dict[str, Any] = (await asked(fake)("compare", table="means", keys=["a", "b"]))["items"][0]
+    return item
+
+
+@pytest.mark.parametrize(("values", "percent"), [((-10.0, -5.0), 50), ((-10.0, 5.0), 150), ((-4.0, -6.0), -50)])
+async def test_number_below_zero_that_rises_has_a_change_above_zero(values: tuple[float, ...], percent: float) -> None:
+    item = await compared(*values)
+    assert item["change"] == values[1] - values[0]
+    assert item["change_pct"] == pytest.approx(percent)
+
+
+async def test_numbers_without_a_form_in_json_are_none() -> None:
+    item = await compared(float("inf"), float("nan"), 10.0**308, -(10.0**308))
+    assert item["least"] == -item["greatest"] == -(10.0**308)
+    assert item["change"] is None
+    assert item["change_pct"] is None
+
+
+async def test_field_names_of_a_fold_need_not_be_text(ask: Asked, queries: FakeQueries) -> None:
+    queries.put("latest", "x:Y", {1: 2.0, None: 3.0, "a\nb": 4.0})  # type: ignore[dict-item]
+    answer = await ask("get_current", table="latest", keys=["x:Y"])
+    assert answer["items"][0]["value"] == {"1": 2.0, "None": 3.0, "a%0Ab": 4.0}
+
+
+async def test_what_nobody_foresaw_is_told_as_a_failure_of_the_server(
+    ask: Asked, queries: FakeQueries, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise KeyError("of a user's own aggregate")
+
+    monkeypatch.setattr(queries, "values", broken)
+    with pytest.raises(QueryError, match="the worker's log") as failed:
+        await ask("get_current", table="latest", keys=[BTC])
+    assert failed.value.code == "internal"
+    assert "of a user's own aggregate" in caplog.text

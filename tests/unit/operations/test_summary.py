@@ -268,3 +268,26 @@ def test_counter_may_be_any_function() -> None:
 
 def words(text: str) -> int:
     return len(text.split())
+
+
+async def test_means_of_several_tables_are_told_each() -> None:
+    infos = [
+        TableInfo(name, "tumbling", (FieldInfo("mean", "number"),), "k", 4, 0, size_ms=60_000)
+        for name in ("celsius", "bar")
+    ]
+    fake = FakeQueries(infos, clock=ManualClock(START))
+    ask = asked(fake)
+    for table, mean in (("celsius", -20.0), ("bar", 3.0)):
+        fake.put(table, "boiler", {"mean": mean}, start=START)
+    first = await ask("summarize_state")
+    assert {"boiler celsius.mean -20", "boiler bar.mean 3"} <= set(first["summary"].split("\n"))
+    for table, mean in (("celsius", -10.0), ("bar", 4.5)):
+        fake.put(table, "boiler", {"mean": mean}, start=START)
+    told = (await ask("summarize_state", cursor=first["cursor"]))["summary"].split("\n")
+    assert {"boiler celsius.mean +50.0% -10", "boiler bar.mean +50.0% 4.5"} <= set(told)
+    assert sum(line.startswith("boiler ") for line in told) == 2
+
+
+async def test_key_without_a_character_is_told_as_such(queries: FakeQueries, ask: Asked) -> None:
+    queries.put("latest", "", latest(3.0))
+    assert '"" 3' in (await ask("summarize_state"))["summary"].split("\n")

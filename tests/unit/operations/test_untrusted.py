@@ -39,8 +39,11 @@ def test_exact_key_means_that_key(key: str) -> None:
     assert asked_key(exact_key(key)) == key
 
 
-@pytest.mark.parametrize(("key", "askable"), [("p%41", True), ("a b", True), ("x" * 128, True), ("a " * 100, False)])
-def test_key_that_was_cut_is_not_askable(key: str, askable: bool) -> None:
+@pytest.mark.parametrize(
+    ("key", "askable"),
+    [("p%41", True), ("a b", True), ("x" * 128, True), ("a " * 100, False), ("", False), ('""', True)],
+)
+def test_key_that_was_cut_or_is_empty_is_not_askable(key: str, askable: bool) -> None:
     assert is_askable(key) is askable
 
 
@@ -88,3 +91,11 @@ def test_text_of_a_value_stays_on_its_line(value: dict[str, object]) -> None:
     lines = render(answer).split("\n")
     assert len(lines) == 5
     assert lines[-1].startswith("freshness: as_of=1 ")
+
+
+@given(st.dictionaries(st.text(max_size=200) | st.integers() | st.none(), st.integers(), max_size=300))
+def test_names_that_a_fold_takes_from_records_are_bounded_words(value: dict[str, int]) -> None:
+    shown = shown_fields(value)
+    assert len(shown) <= 200
+    assert all(len(name) <= 128 and name.isascii() and not set(" \n,=") & set(name) for name in shown)
+    assert shown_fields({"p99_9": 1, "_x": 2, "c.open": 3}) == {"p99_9": 1, "_x": 2, "c.open": 3}

@@ -171,6 +171,9 @@ async def test_condition_that_cannot_be_read_is_refused(ask: Asked, condition: s
         ("price < -1", False),
         ("bid >= 101 AND ask <= 102", True),
         ("price = null", False),
+        ("price != None", True),
+        ("price == TRUE", False),
+        ("side = 'None'", False),
     ],
 )
 async def test_condition_means_what_it_says(ask: Asked, condition: str, holds: bool) -> None:

@@ -415,3 +415,14 @@ async def test_owner_that_fails_counts_as_one_that_does_not_answer(halves: tuple
     second.service.point = second.service._readings.reading = fails  # type: ignore[assignment,method-assign]
     with pytest.raises(OwnerUnreachableError, match="the owner answered 500"):
         await first.service.get(T, key)
+
+
+async def test_key_that_its_producer_put_on_another_partition_is_explained(halves: tuple[Half, Half]) -> None:
+    first, _ = halves
+    wrong = next(key for key in map(str, range(99)) if first.table.partition_of(key) == 2)
+    state = first.table.live[0].state
+    assert state is not None
+    state.apply(batch([Event(wrong, 5)], first=first.offsets[0], origin=0, source=0))
+    with pytest.raises(UnknownKeyError, match=r"on another one: .*murmur2_random") as unknown:
+        await first.service.get(T, wrong)
+    assert unknown.value.nearest == ()

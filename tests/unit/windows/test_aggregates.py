@@ -229,6 +229,18 @@ def test_fold_shows_what_result_makes_of_the_state() -> None:
     assert Fold({"n": 0, "s": 1}, count_up).result([{"n": 2, "s": 3}], None) == {"n": 2, "s": 3}
 
 
+def test_fold_declares_no_field_that_its_states_do_not_have() -> None:
+    assert [field.name for field in Fold({"n": 0, "s": 1}, count_up).fields] == ["n", "s"]
+    assert [field.name for field in Fold(0, count_up).fields] == ["value"]
+    assert Fold(dict, count_up).fields == Fold({}, count_up).fields == ()
+
+
+def test_field_that_a_state_has_not_yet_is_read_as_none() -> None:
+    fold = Fold({"n": 0}, count_up)
+    assert fold.reader_of("n")([{"n": 3}], None) == 3
+    assert fold.reader_of("n")([{"m": 3}], None) is None
+
+
 def test_fingerprints_tell_definitions_apart_and_are_stable() -> None:
     definitions = [
         Count(), Count("x"), Sum("x"), Sum("y"), Mean("x"), Candle(), Candle(side=None), Quantiles("x"),
