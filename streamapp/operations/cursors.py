@@ -75,8 +75,13 @@ class CursorBook:
 def told_of(reading: Reading, level: float | None) -> Told:
     """What is to be remembered of a value."""
     feed = reading.freshness.feed
-    digest = blake2b(msgspec.json.encode(dict(reading.value)), digest_size=8).digest()
+    digest = blake2b(msgspec.json.encode(dict(reading.value), enc_hook=_plain), digest_size=8).digest()
     return Told(digest, level, feed.gaps if feed is not None else 0)
+
+
+def _plain(value: object) -> object:
+    """What makes two values differ, of kinds that only a user's own aggregate shows."""
+    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, Sequence) else repr(value)
 
 
 def gaps_topic(key: str) -> Topic:

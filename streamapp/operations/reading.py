@@ -18,7 +18,7 @@ from streamapp.operations.answers import (
 )
 from streamapp.operations.arguments import Compare, GetCurrent, GetSignals, GetTop, GetWindows
 from streamapp.operations.source import SIGNALS_TABLE, Source, item, missing, number, number_field, refuse_stale
-from streamapp.operations.untrusted import asked_key, shown_fields, shown_key
+from streamapp.operations.untrusted import meant_key, shown_fields, shown_key
 from streamapp.queries.model import Reading, TableInfo
 
 #: windows that one call reads of one key at most
@@ -39,7 +39,7 @@ async def get_current(source: Source, arguments: GetCurrent) -> CurrentValues:
 
 async def _values(source: Source, table: str, keys: Sequence[str]) -> tuple[list[Reading], list[Missing]]:
     """The readings that there are, and why the others are missing; the error itself where there is none at all."""
-    asked = list(dict.fromkeys(asked_key(key) for key in keys))
+    asked = list(dict.fromkeys(meant_key(key) for key in keys))
     readings: list[Reading] = []
     absent: list[Missing] = []
     first_error: QueryError | None = None
@@ -63,7 +63,7 @@ async def get_windows(source: Source, arguments: GetWindows) -> WindowSeries:
         raise BadParameterError("table", f"table {info.name} has no windows; ask get_current for its newest value")
     if arguments.from_ms is not None and arguments.to_ms is not None and arguments.to_ms < arguments.from_ms:
         raise BadParameterError("to_ms", "to_ms must not be before from_ms")
-    key = asked_key(arguments.key)
+    key = meant_key(arguments.key)
     if arguments.from_ms is None:
         readings, truncated = await _newest_windows(source, info, key, arguments.to_ms, arguments.max_points), False
     else:
@@ -255,7 +255,7 @@ async def get_signals(source: Source, arguments: GetSignals) -> Signals:
         )
         readings, absent = list(page.items), page.missing_partitions
     else:
-        asked = list(dict.fromkeys(asked_key(key) for key in arguments.keys))
+        asked = list(dict.fromkeys(meant_key(key) for key in arguments.keys))
         found = await source.queries.values(SIGNALS_TABLE, asked)
         # a key without an anomaly so far is not there, which is an answer and no error
         readings = [one for one in found if isinstance(one, Reading)]

@@ -16,7 +16,8 @@ from streamapp.operations.fitting import Head, Kind, Line, as_json, as_text, fit
 from streamapp.operations.reading import COMPARED_FIELDS
 from streamapp.operations.source import SIGNALS_TABLE, Source, anomaly_kind, number, numeric_fields, refuse_stale
 from streamapp.operations.tokens import TokenCounter
-from streamapp.operations.untrusted import asked_key, shown_key
+from streamapp.operations.untrusted import meant_key, shown_key
+from streamapp.queries.keys import is_readable
 from streamapp.queries.model import Reading, TableInfo
 
 #: values that one summary looks at, over all tables
@@ -46,6 +47,7 @@ class _Survey:
     unknown: dict[str, UnknownKeyError] = field(default_factory=dict)
     unanswered: dict[str, QueryError] = field(default_factory=dict)
     forbidden: dict[str, ForbiddenError] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
     unchanged: int = 0
     unread: bool = False
 
@@ -70,6 +72,8 @@ class _Survey:
             notes.append(f"unknown keys: {named}{f' and {more} more' if more > 0 else ''}")
         if forbidden := self.forbidden_keys():
             notes.append(f"{len(forbidden)} keys are not open to this caller")
+        if self.unreadable:
+            notes.append(f"{len(self.unreadable)} keys cannot be asked for")
         if self.unanswered:
             notes.append(f"{len(self.unanswered)} keys did not answer")
         if self.missing:
@@ -91,7 +95,7 @@ async def summarize_state(
     names = arguments.tables
     infos = [queries.table(name) for name in names] if names is not None else list(queries.tables())
     before = book.find(arguments.cursor, source.owner) if arguments.cursor is not None else None
-    keys = None if arguments.keys is None else list(dict.fromkeys(asked_key(key) for key in arguments.keys))
+    keys = None if arguments.keys is None else list(dict.fromkeys(meant_key(key) for key in arguments.keys))
     survey = _Survey()
     for info in infos:
         await _survey_table(source, info, keys, before, survey)
@@ -152,8 +156,11 @@ async def _survey_table(
         if keys is not None:
             part: Sequence[str] = keys
         else:
-            page = await source.queries.keys(info.name, limit=_CHUNK_KEYS, cursor=cursor)
-            part, cursor = page.items, page.cursor
+            page = await source.queries.keys(
+                info.name, limit=min(_CHUNK_KEYS, source.settings.page_limit_max), cursor=cursor
+            )
+            part, cursor = [key for key in page.items if is_readable(key)], page.cursor
+            survey.unreadable.update(key for key in page.items if not is_readable(key))
             survey.missing.update(page.missing_partitions)
         if part:
             for key, found in zip(part, await source.queries.values(info.name, part), strict=True):

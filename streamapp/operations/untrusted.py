@@ -11,6 +11,10 @@ from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
 
+import msgspec
+
+from streamapp.queries.keys import checked_key, is_readable
+
 KEY_MAX_CHARS = 128
 WORD_MAX_CHARS = 64
 TEXT_MAX_CHARS = 120
@@ -40,14 +44,19 @@ def asked_key(key: str) -> str:
     return unquote(key) if "%" in key else key
 
 
+def meant_key(key: str) -> str:
+    """The same; BadParameterError where it is none that can be asked for, which only its encoded form hides."""
+    return checked_key(asked_key(key))
+
+
 def exact_key(key: str) -> str:
     """A key as an argument that means this very key: `asked_key` gives it back, whatever is in it."""
     return _ESCAPED.sub(lambda found: quote(found[0], safe=""), key)
 
 
 def is_askable(key: str) -> bool:
-    """Whether a key may be asked for as it is shown; lists leave the others out, which were cut or are empty."""
-    return asked_key(shown_key(key)) == key
+    """Whether a key may be asked for as it is shown; lists leave the others out, which no read takes or which were cut."""
+    return is_readable(key) and asked_key(shown_key(key)) == key
 
 
 def shown_word(word: str, known: Sequence[str]) -> str:
@@ -68,12 +77,24 @@ def shown_value(value: Any, depth: int = 0) -> Any:
     if depth >= _DEPTH_MAX:
         return None
     if isinstance(value, Mapping):
-        return {shown_key(str(name)): shown_value(part, depth + 1) for name, part in list(value.items())[:_PARTS_MAX]}
+        return _shown_parts(value, _PARTS_MAX, depth + 1)
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [shown_value(part, depth + 1) for part in value[:_PARTS_MAX]]
-    return None
+        return [shown_value(part, depth + 1) for part in islice(value, _PARTS_MAX)]
+    try:
+        # what the HTTP interface writes of it: another worker passes that on, and both have to answer alike
+        return shown_value(msgspec.json.decode(msgspec.json.encode(value)), depth + 1)
+    except (TypeError, ValueError):
+        return None
+
+
+def _shown_parts(value: Mapping[Any, Any], most: int, depth: int) -> dict[str, Any]:
+    shown = {}
+    for name, part in islice(value.items(), most):
+        text = name if isinstance(name, str) else msgspec.json.encode(name).decode().strip('"')
+        shown[shown_key(text)] = shown_value(part, depth)
+    return shown
 
 
 def shown_fields(value: Mapping[str, Any]) -> dict[str, Any]:
     """All fields of a reading's value, their names as keys are shown, since a user's fold may take them from records."""
-    return {shown_key(str(name)): shown_value(part) for name, part in islice(value.items(), _FIELDS_MAX)}
+    return _shown_parts(value, _FIELDS_MAX, 0)

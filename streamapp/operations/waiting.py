@@ -8,7 +8,7 @@ from streamapp.operations.answers import Waited
 from streamapp.operations.arguments import WaitFor
 from streamapp.operations.conditions import parse
 from streamapp.operations.source import Source, item, refuse_stale
-from streamapp.operations.untrusted import asked_key
+from streamapp.operations.untrusted import meant_key
 from streamapp.queries.model import TableInfo
 
 _RETRY_S = 0.25
@@ -26,7 +26,7 @@ async def wait_for(source: Source, arguments: WaitFor) -> Waited:
     """
     info = source.queries.table(arguments.table)
     condition = parse(arguments.condition, info.fields)
-    key = asked_key(arguments.key)
+    key = meant_key(arguments.key)
     began = source.clock.monotonic_ms()
     deadline_ms = min(arguments.timeout_ms, source.settings.wait_max_ms)
     newest = await source.queries.get(info.name, key)

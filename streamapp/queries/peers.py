@@ -184,13 +184,13 @@ def _all_kinds(kind: type[QueryError]) -> list[type[QueryError]]:
     return [inner for sub in kind.__subclasses__() for inner in (sub, *_all_kinds(sub))]
 
 
-def in_parts(keys: Sequence[str]) -> list[list[str]]:
-    """Keys in the order given, in lists that fit into one path each."""
+def in_parts(keys: Sequence[str], most: int) -> list[list[str]]:
+    """Keys in the order given, in lists that fit into one path each, of so many at most."""
     parts: list[list[str]] = [[]]
     room = _KEYS_MAX_BYTES
     for key in keys:
         size = len(quote(key, safe="")) + 3
-        if size > room and parts[-1]:
+        if (size > room or len(parts[-1]) >= most) and parts[-1]:
             parts.append([])
             room = _KEYS_MAX_BYTES
         parts[-1].append(key)

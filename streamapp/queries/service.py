@@ -30,6 +30,7 @@ from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.following import Followed, Following
 from streamapp.queries.freshness import FetchState, FreshnessBook
 from streamapp.queries.gauges import Gauges
+from streamapp.queries.keys import checked_key, place_of
 from streamapp.queries.model import (
     Change,
     FeedInfo,
@@ -289,6 +290,7 @@ class QueryService:
         for key in dict.fromkeys(keys):
             partition = running.partition_of(key) if running.partitions else 0
             try:
+                checked_key(key)  # of a list of keys as the table holds them; others must not be lost with one of these
                 if partition in running.live:
                     with_nearest = unknown < _NEAREST_FOR
                     found[key] = await self._get(table, key, None, max_staleness_ms, True, with_nearest=with_nearest)
@@ -297,7 +299,9 @@ class QueryService:
             except QueryError as problem:
                 unknown += isinstance(problem, UnknownKeyError)
                 found[key] = problem
-        asked = [(url, part) for url, wanted in elsewhere.items() for part in in_parts(wanted)]
+        asked = [
+            (url, part) for url, wanted in elsewhere.items() for part in in_parts(wanted, self._settings.page_limit_max)
+        ]
         path = f"/v1/tables/{quote(table, safe='')}/values"
 
         async def ask(url: str, part: Sequence[str]) -> None:
@@ -390,7 +394,7 @@ class QueryService:
             more_elsewhere = more_elsewhere or body.get("cursor") is not None
         merged = list(heapq.merge(*parts))
         shown = merged[:limit]
-        more = _encode_cursor(shown[-1]) if shown and (len(merged) > limit or more_elsewhere) else None
+        more = _encode_cursor(place_of(shown[-1])) if shown and (len(merged) > limit or more_elsewhere) else None
         return Page(shown, more, missing)
 
     async def top(

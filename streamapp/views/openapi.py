@@ -7,11 +7,12 @@ from typing import Any
 from aiohttp import web
 
 from streamapp.operations.conditions import CONDITION_MAX_CHARS
+from streamapp.queries.keys import KEY_MAX_CHARS
 from streamapp.queries.model import TableInfo
 from streamapp.queries.positions import ID_MAX_CHARS
 from streamapp.settings import Settings
 from streamapp.views.guard import Route
-from streamapp.views.parameters import KEY_MAX_CHARS, Parameters
+from streamapp.views.parameters import Parameters
 from streamapp.views.problems import PROBLEM_TYPE
 from streamapp.views.reads import Reads
 from streamapp.views.responses import answer

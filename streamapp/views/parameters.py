@@ -7,11 +7,9 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from streamapp.errors import BadParameterError
+from streamapp.queries.keys import checked_key
 
 _INTEGER = re.compile(r"-?[0-9]{1,16}", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-KEY_MAX_CHARS = 1_024
-
 
 #: names of parameters that could only hold a secret
 _SECRETS = frozenset(
@@ -77,15 +75,6 @@ class Parameters:
         if value not in choices:
             raise BadParameterError(name, f"{name} must be one of {', '.join(choices)}, got {value[:50]!r}")
         return value
-
-
-def checked_key(key: str, parameter: str = "key") -> str:
-    """A key as it may be looked up: not empty, of bounded length, without control characters."""
-    if not key or len(key) > KEY_MAX_CHARS or _CONTROL.search(key):
-        raise BadParameterError(
-            parameter, f"a key has 1 to {KEY_MAX_CHARS} characters and no control characters; got {len(key)} characters"
-        )
-    return key
 
 
 def key_list(request: web.Request, maximum: int) -> list[str]:

@@ -18,11 +18,11 @@ from aiohttp.http import SERVER_SOFTWARE
 from streamapp.errors import QueryError
 from streamapp.metrics import Metrics
 from streamapp.queries.bound import bound
+from streamapp.queries.keys import checked_key
 from streamapp.queries.model import Queries
 from streamapp.queries.trace import Trace
 from streamapp.views.audit import Audit
 from streamapp.views.guard import CHARGED, Guard
-from streamapp.views.parameters import checked_key
 from streamapp.views.responses import GZIP_MIN_BYTES, SECURITY_HEADERS, accepts_gzip
 from streamapp.views.serialise import encode_reading, weak_etag
 

@@ -4,17 +4,18 @@ from aiohttp import web
 
 from streamapp.errors import BadParameterError, QueryError
 from streamapp.queries.access import RULES_MAX
+from streamapp.queries.keys import checked_key
 from streamapp.queries.model import HOP_HEADER
 from streamapp.settings import Settings
 from streamapp.views.guard import Route
-from streamapp.views.parameters import Parameters, checked_key, key_list, text_list
+from streamapp.views.parameters import Parameters, key_list, text_list
 from streamapp.views.reads import Reads
 from streamapp.views.responses import answer
 from streamapp.views.serialise import describe_table, dumps, encode_items, encode_page, encode_reading, failed_item
 
 _TABLE = "/v1/tables/{table}"
 KEY_TEMPLATE = _TABLE + "/keys/{key}"
-_CURSOR_MAX_CHARS = 2_048
+_CURSOR_MAX_CHARS = 6_000  # of the longest key of the largest characters
 _EPOCH_MS_MAX = 9_999_999_999_999_999
 DEFAULT_PAGE = 100
 DEFAULT_TOP = 10

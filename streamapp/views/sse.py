@@ -18,13 +18,14 @@ from aiohttp import web
 from streamapp.errors import BadParameterError, OwnerUnreachableError, RateLimitedError, RestoringError
 from streamapp.metrics import Metrics
 from streamapp.operations.conditions import Condition, parse_bounded
+from streamapp.queries.keys import checked_key
 from streamapp.queries.model import HOP_HEADER, Change, Queries
 from streamapp.queries.positions import ID_MAX_CHARS
 from streamapp.settings import Settings
 from streamapp.views.event_stream import EventStream, StatusSource, Written
 from streamapp.views.guard import Route
 from streamapp.views.outbox import Outbox
-from streamapp.views.parameters import Parameters, checked_key
+from streamapp.views.parameters import Parameters
 from streamapp.views.problems import document
 from streamapp.views.reads import Reads
 from streamapp.views.responses import SECURITY_HEADERS

@@ -325,7 +325,7 @@ async def test_numbers_without_a_form_in_json_are_none() -> None:
 async def test_field_names_of_a_fold_need_not_be_text(ask: Asked, queries: FakeQueries) -> None:
     queries.put("latest", "x:Y", {1: 2.0, None: 3.0, "a\nb": 4.0})  # type: ignore[dict-item]
     answer = await ask("get_current", table="latest", keys=["x:Y"])
-    assert answer["items"][0]["value"] == {"1": 2.0, "None": 3.0, "a%0Ab": 4.0}
+    assert answer["items"][0]["value"] == {"1": 2.0, "null": 3.0, "a%0Ab": 4.0}
 
 
 async def test_what_nobody_foresaw_is_told_as_a_failure_of_the_server(

@@ -3,6 +3,7 @@
 import json
 import random
 import warnings
+from collections import deque
 from typing import Any
 
 import pytest
@@ -288,6 +289,19 @@ async def test_means_of_several_tables_are_told_each() -> None:
     assert sum(line.startswith("boiler ") for line in told) == 2
 
 
-async def test_key_without_a_character_is_told_as_such(queries: FakeQueries, ask: Asked) -> None:
-    queries.put("latest", "", latest(3.0))
-    assert '"" 3' in (await ask("summarize_state"))["summary"].split("\n")
+async def test_keys_that_no_read_takes_are_left_out_and_told(queries: FakeQueries, ask: Asked) -> None:
+    for key in ("", "a\nb", "x" * 2_000):
+        queries.put("latest", key, latest(3.0))
+    told = (await ask("summarize_state"))["summary"]
+    assert "left out: nothing; 3 keys cannot be asked for" in told.split("\n")
+    assert f"{BTC} " in told
+
+
+async def test_values_of_other_kinds_do_not_end_a_summary(queries: FakeQueries, ask: Asked) -> None:
+    queries.put("latest", "x:Y", {**latest(3.0), "parts": deque([1]), "odd": object()})
+    assert "x:Y 3" in (await ask("summarize_state"))["summary"].split("\n")
+
+
+async def test_summary_reads_in_pages_that_other_workers_take(queries: FakeQueries) -> None:
+    assert f"{BTC} +0.96% 105" in (await asked(queries, page_limit_max=1)("summarize_state"))["summary"]
+    assert {given["limit"] for name, given in queries.calls if name == "keys"} == {1}

@@ -1,11 +1,14 @@
 """What comes from a feed is words, numbers, or visibly data of bounded length."""
 
 import json
+from collections import deque
+from datetime import date
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamapp.errors import BadParameterError
 from streamapp.operations.answers import CurrentValues, Freshness, Item, ItemFreshness
 from streamapp.operations.text import render
 from streamapp.operations.untrusted import (
@@ -13,6 +16,7 @@ from streamapp.operations.untrusted import (
     exact_key,
     is_askable,
     is_symbol,
+    meant_key,
     shown_fields,
     shown_key,
     shown_value,
@@ -99,3 +103,18 @@ def test_names_that_a_fold_takes_from_records_are_bounded_words(value: dict[str,
     assert len(shown) <= 200
     assert all(len(name) <= 128 and name.isascii() and not set(" \n,=") & set(name) for name in shown)
     assert shown_fields({"p99_9": 1, "_x": 2, "c.open": 3}) == {"p99_9": 1, "_x": 2, "c.open": 3}
+
+
+def test_value_of_another_kind_is_shown_as_the_http_interface_writes_it() -> None:
+    value = {"raw": b"raw", "set": {1.5}, "day": date(2026, 1, 2), "parts": deque([1, 2]), None: 1, True: 2, 3: 4}
+    assert shown_fields(value) == {  # type: ignore[arg-type]
+        "raw": "cmF3", "set": [1.5], "day": "2026-01-02", "parts": [1, 2], "null": 1, "true": 2, "3": 4
+    }  # fmt: skip
+    assert shown_fields({"odd": object()}) == {"odd": None}
+
+
+@pytest.mark.parametrize("key", ["", "a\nb", "nul\x00", "x" * 1025])
+def test_key_that_no_read_takes_is_not_askable_in_any_form(key: str) -> None:
+    assert not is_askable(key)
+    with pytest.raises(BadParameterError, match="1 to 1024 characters"):
+        meant_key(exact_key(key))

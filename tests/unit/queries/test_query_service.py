@@ -13,7 +13,14 @@ from aiohttp import web
 
 from streamapp.clock import ManualClock
 from streamapp.engine.tables import LivePartition, RunningTable
-from streamapp.errors import OwnerUnreachableError, QueryError, RestoringError, StaleError, UnknownKeyError
+from streamapp.errors import (
+    BadParameterError,
+    OwnerUnreachableError,
+    QueryError,
+    RestoringError,
+    StaleError,
+    UnknownKeyError,
+)
 from streamapp.metrics import Metrics
 from streamapp.operations.conditions import parse
 from streamapp.queries.feed_health import FeedHealth
@@ -368,10 +375,11 @@ async def test_forwarded_read_travels_no_further(halves: tuple[Half, Half]) -> N
 
 def test_lists_of_keys_fit_into_a_path() -> None:
     keys = [f"key-{number}" for number in range(2_000)]
-    parts = in_parts(keys)
+    parts = in_parts(keys, 1_000)
     assert [key for part in parts for key in part] == keys
     assert all(len("%2C".join(part)) < 5_000 for part in parts)
-    assert in_parts(["k" * 5_000, "b"]) == [["k" * 5_000], ["b"]]
+    assert in_parts(["k" * 5_000, "b"], 1_000) == [["k" * 5_000], ["b"]]
+    assert in_parts(["a", "b", "c", "d", "e"], 2) == [["a", "b"], ["c", "d"], ["e"]]  # as many as the other one takes
 
 
 async def test_key_is_followed_while_another_partition_is_restored(halves: tuple[Half, Half]) -> None:
@@ -426,3 +434,34 @@ async def test_key_that_its_producer_put_on_another_partition_is_explained(halve
     with pytest.raises(UnknownKeyError, match=r"on another one: .*murmur2_random") as unknown:
         await first.service.get(T, wrong)
     assert unknown.value.nearest == ()
+
+
+UNREADABLE = ["", "a\nb", "L" * 2_000, "L" * 2_001, "é" * 1_025]
+
+
+async def test_keys_that_no_read_takes_cost_others_nothing(halves: tuple[Half, Half]) -> None:
+    for key in UNREADABLE:
+        for half in halves:
+            half.count(key)
+    for half in halves:
+        found = dict(zip([*UNREADABLE, *KEYS], await half.service.values(T, [*UNREADABLE, *KEYS]), strict=True))
+        assert all(isinstance(found[key], BadParameterError) for key in UNREADABLE)
+        assert all(isinstance(found[key], Reading) for key in KEYS)
+
+
+async def test_list_goes_on_behind_keys_that_no_read_takes(halves: tuple[Half, Half]) -> None:
+    for key in UNREADABLE:
+        for half in halves:
+            half.count(key)
+    for half in halves:
+        listed: list[str] = []
+        cursor: str | None = None
+        while True:
+            page = await half.service.keys(T, limit=1, cursor=cursor)
+            assert not page.missing_partitions
+            listed += page.items
+            if (cursor := page.cursor) is None:
+                break
+        assert [key for key in listed if key in KEYS] == KEYS
+        assert "" in listed
+        assert len(listed) == len(set(listed))
