@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from yarl import URL
 
+from streamapp.bearer import bearer
 from streamapp.errors import ConfigurationError, QueryError
 
 DEFAULT_URL = "http://127.0.0.1:6066"
@@ -39,7 +40,7 @@ def find_token(token_file: Path | None) -> str | None:
         ConfigurationError: the file cannot be read, is empty, or others than its owner may read it.
     """
     if token_file is None:
-        return os.environ.get("STREAMAPP_TOKEN") or None
+        return os.environ.get("STREAMAPP_TOKEN", "").strip() or None
     try:
         if token_file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             raise ConfigurationError(f"{token_file} may be read by others than its owner; run chmod 600 {token_file}")
@@ -72,7 +73,7 @@ class WorkerClient:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(f"--url must be like {DEFAULT_URL}, got {url!r}")
         self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = bearer(token)
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
 

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from streamapp.errors import ConfigurationError
-
 
 def schema(
     format: Annotated[str, typer.Option(help="openai, anthropic or mcp.")] = "openai",
@@ -19,6 +17,6 @@ def schema(
     from streamapp.operations.schemas import tool_schemas
 
     if format not in ("openai", "anthropic", "mcp"):
-        raise ConfigurationError(f"--format must be openai, anthropic or mcp, got {format!r}")
+        raise typer.BadParameter(f"expected openai, anthropic or mcp, got {format!r}", param_hint="--format")
     separators = None if indent else (",", ":")
     print(json.dumps(tool_schemas(format), indent=indent or None, separators=separators))  # type: ignore[arg-type]

@@ -198,7 +198,10 @@ def freshness_line(freshness: dict[str, Any]) -> str:
 def reading_grid(reading: dict[str, Any]) -> Table:
     """One value as a table: its window, its fields, its freshness."""
     grid = Table(
-        title=escape(f"{reading['table']}  {reading['key']}"), title_justify="left", box=None, show_header=False
+        title=escape(printable(f"{reading['table']}  {reading['key']}")),
+        title_justify="left",
+        box=None,
+        show_header=False,
     )
     grid.add_column(style="dim")
     grid.add_column()
@@ -209,15 +212,20 @@ def reading_grid(reading: dict[str, Any]) -> Table:
         shown = number(value)
         if name.endswith(("time", "window_start")) and isinstance(value, int):
             shown = instant(value)
-        grid.add_row(escape(name), escape(shown))
+        grid.add_row(escape(printable(name)), escape(printable(shown)))
     grid.add_row("fresh", freshness_line(reading["freshness"]))
     return grid
 
 
 def one_line(reading: dict[str, Any]) -> str:
-    """One value in one line; control characters of untrusted text are escaped."""
+    """One value in one line."""
     window = reading["window"]
     start = f" {instant(window['start'])}{'' if window['final'] else '*'}" if window else ""
     fields = " ".join(f"{name}={number(value)}" for name, value in reading["value"].items())
     line = f"{reading['key']}{start} {fields} ({duration(reading['freshness']['staleness_ms'])} behind)"
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in line)
+    return printable(line)
+
+
+def printable(text: str) -> str:
+    """Text of others without what would steer a terminal or break a line."""
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)

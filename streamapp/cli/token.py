@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from streamapp.views.auth import SCOPES, new_token
+from streamapp.errors import ConfigurationError
+from streamapp.views.auth import SCOPES, is_token_name, new_token
 
 
 def token(
@@ -23,7 +24,14 @@ def token(
 
     Example: streamapp token agent --scopes read/latest+read/candles_1m/coinbase:BTC- > token.txt
     """
-    text, entry = new_token(name, [scope.strip() for scope in scopes.split("+") if scope.strip()])
+    if not is_token_name(name):
+        raise typer.BadParameter(
+            f"expected letters, digits and _.-, at most 64 of them, got {name!r}", param_hint="name"
+        )
+    try:
+        text, entry = new_token(name, [scope.strip() for scope in scopes.split("+") if scope.strip()])
+    except ConfigurationError as problem:
+        raise typer.BadParameter(str(problem).removeprefix("api_tokens: "), param_hint="--scopes") from None
     print(text)
     print(
         f"\nThe token above is shown only now. Clients send it as `Authorization: Bearer TOKEN`.\n"

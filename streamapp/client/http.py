@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
+from streamapp.bearer import bearer
 from streamapp.errors import ConfigurationError, QueryError
 from streamapp.queries.peers import remote_problem
 
@@ -67,7 +68,7 @@ class Http:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(f"url must be like http://127.0.0.1:6066, got {url!r}")
         self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = bearer(token)
         self._timeout_s = timeout_s
         self._retries = retries
         self._pause_s = pause_s

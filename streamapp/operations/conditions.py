@@ -100,8 +100,9 @@ def parse_bounded(text: str, fields: Sequence[FieldInfo]) -> Condition:
 
 
 def _example(fields: Sequence[FieldInfo]) -> str:
-    numeric = next((field.name for field in fields if field.type in ("number", "integer")), None)
-    return f"{numeric or 'close'} > 70000"
+    kinds = (("number", "integer"), ("any",))
+    numeric = next((field.name for kind in kinds for field in fields if field.type in kind), None)
+    return f"{numeric} > 70000" if numeric or not fields else f"{fields[0].name} = word"
 
 
 def _term(found: re.Match[str], known: Mapping[str, FieldInfo]) -> Term:

@@ -88,12 +88,19 @@ def access_of(scopes: Iterable[str]) -> Access:
     return EVERYTHING if "admin" in scopes else parse_access(scopes)
 
 
+def is_token_name(name: str) -> bool:
+    """Whether a token may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def new_token(name: str, scopes: Iterable[str]) -> tuple[str, str]:
     """A fresh token and its entry for `STREAMAPP_API_TOKENS`; ConfigurationError for a bad name or scope.
 
     In `read/TABLE/PREFIX` a colon or a comma may stand as it is; the entry has it percent-encoded.
     """
     written = [parse_rule(scope).text() if is_read_scope(scope) else scope for scope in scopes]
+    if not written or any(set(",:") & set(scope) for scope in written):
+        raise ConfigurationError(f"api_tokens: scopes must be joined by +, got {'+'.join(written)!r}")
     text = f"streamapp_{secrets.token_urlsafe(32)}"
     entry = f"{name}:{'+'.join(written)}:{hashlib.sha256(text.encode()).hexdigest()}"
     if len(parse_tokens(entry)) != 1:

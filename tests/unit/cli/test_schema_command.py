@@ -46,4 +46,4 @@ def test_mcp_schema_is_what_the_server_lists(
 
 
 def test_unknown_format_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert printed(monkeypatch, capsys, "--format", "yaml")[0] == 1
+    assert printed(monkeypatch, capsys, "--format", "yaml")[0] == 2

@@ -1,4 +1,5 @@
 import asyncio
+import io
 import json
 import os
 import sys
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from rich.console import Console
 
 from streamapp.cli.main import run
-from streamapp.cli.tables import describe_window, duration, one_line
+from streamapp.cli.tables import describe_window, duration, one_line, reading_grid
 from streamapp.queries.model import FeedInfo
 from streamapp.settings import Settings
 from streamapp.views.application import application, runner_options
@@ -230,9 +232,37 @@ def test_token_is_printed_once_with_its_entry(command: Any) -> None:
     assert (token.name, token.scopes) == ("laptop", {"read", "metrics"})
     assert out.strip() not in err
     code, out, err = command("token", "laptop", "--scopes", "write")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "unknown scope" in err
-    assert command("token", "a b")[0] == 1
+    assert "api_tokens" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("a b",), "name"), (("a:b",), "name"), (("",), "name"),
+        (("a", "--scopes", "read,metrics"), "--scopes"), (("a", "--scopes", " + "), "--scopes"),
+        (("a", "--scopes", "metrics:x"), "--scopes"), (("a", "--scopes", "read/*/x*"), "--scopes"),
+    ],
+)  # fmt: skip
+def test_token_that_cannot_be_made_names_the_argument(command: Any, arguments: tuple[str, ...], named: str) -> None:
+    code, out, err = command("token", *arguments)
+    assert (code, out) == (2, "")
+    assert f"Invalid value for {named}" in err.replace("'", "")
+
+
+def test_token_of_the_environment_may_end_with_a_line_break(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, entry = new_token("laptop", ["read"])
+    worker = Worker(api_tokens=entry)
+    try:
+        monkeypatch.setenv("STREAMAPP_TOKEN", f" {text}\n")
+        assert command("tables", "list", "--url", worker.url)[0] == 0
+        monkeypatch.setenv("STREAMAPP_TOKEN", f"{text}\n{text}")
+        code, _, err = command("tables", "list", "--url", worker.url)
+        assert (code, "a token has no spaces" in err) == (1, True)
+        assert text not in err
+    finally:
+        worker.close()
 
 
 def test_durations_and_windows_read_well() -> None:
@@ -252,3 +282,10 @@ def test_durations_and_windows_read_well() -> None:
 def test_text_from_a_feed_cannot_steer_the_terminal() -> None:
     reading = {"key": "x\x1b[2J", "window": None, "value": {"side": "a\nb"}, "freshness": {"staleness_ms": 1}}
     assert one_line(reading).isprintable()
+    fresh = {"staleness_ms": 1, "age_ms": 1, "lag": 0, "partition": 0, "offset": 1, "restoring": False, "feed": None}
+    out = io.StringIO()
+    Console(file=out, width=200).print(
+        reading_grid({**reading, "table": "t", "value": {"side\x1b[1m": "\x1b]0;t\x07\nnext"}, "freshness": fresh})
+    )
+    assert all(line.isprintable() for line in out.getvalue().splitlines())
+    assert out.getvalue().count("\n") == 3

@@ -334,3 +334,10 @@ async def test_problem_in_a_stream_ends_it_unless_it_may_pass(
         else:
             assert (await anext(changes)).data == {"n": 2}
         await changes.aclose()
+
+
+@pytest.mark.parametrize("token", ["two lines\nof it", "with\ttab", "tök", "a b", "end\n"])
+def test_token_that_no_header_can_carry_is_refused_at_once(token: str) -> None:
+    with pytest.raises(ConfigurationError, match="a token has no spaces") as refused:
+        StreamClient(token=token)
+    assert token not in str(refused.value)

@@ -1,10 +1,13 @@
 """`wait_for`: ends when the condition holds, says so when it does not, and takes part in no queue without a bound."""
 
 import asyncio
+import re
 
 import pytest
 
 from streamapp.errors import BadParameterError, LeaseExpiredError, RateLimitedError, StaleError, UnknownKeyError
+from streamapp.operations.conditions import parse
+from streamapp.queries.model import FieldInfo
 from tests.fakes.queries import MINUTE, FakeQueries, candle, latest
 from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
 
@@ -184,6 +187,15 @@ async def test_example_of_a_condition_compares_a_number(ask: Asked, queries: Fak
     queries.put("signals", BTC, {"kind": "price_move", "z": 9.0, "window_start": START})
     with pytest.raises(BadParameterError, match="`z > 70000`"):
         await ask("wait_for", table="signals", key=BTC, condition="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("types", "example"),
+    [(("string", "any"), "`f1 > 70000`"), (("any", "number"), "`f1 > 70000`"), (("string",), "`f0 = word`")],
+)
+def test_example_of_a_condition_names_a_field_that_there_is(types: tuple[str, ...], example: str) -> None:
+    with pytest.raises(BadParameterError, match=re.escape(example)):
+        parse("nonsense", [FieldInfo(f"f{number}", kind) for number, kind in enumerate(types)])
 
 
 async def test_null_is_in_no_order(queries: FakeQueries, ask: Asked) -> None:
