@@ -29,6 +29,8 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,
 }
 _WORDS: Mapping[str, Any] = {"true": True, "false": False, "null": None, "none": None}
+#: what constants a field of a type may equal; others would never do so, and nobody would be told
+_KINDS: Mapping[str, type] = {"number": float, "integer": float, "string": str, "boolean": bool}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,10 @@ def _term(found: re.Match[str], known: Mapping[str, FieldInfo]) -> Term:
     value = _constant(raw)
     if sign not in ("=", "==", "!=") and not isinstance(value, float):
         raise BadParameterError("condition", f"{sign} compares numbers, got {raw[:80]}")
+    kinds = _KINDS.get(known[name].type)
+    if kinds is not None and value is not None and not isinstance(value, kinds):
+        how = "in quotes" if kinds is str else "as a number" if kinds is float else "as true or false"
+        raise BadParameterError("condition", f"{name[:80]} is a {known[name].type}, got {raw[:80]}; write it {how}")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadParameterError("condition", f"{raw[:80]} is beyond every number; expected one below 1e308")
     return Term(name, sign, value)

@@ -171,7 +171,7 @@ class OAuth:
         who = claims.get("sub") or claims.get("client_id") or claims.get("azp")
         if not isinstance(who, str) or not who:
             raise InvalidTokenError("the access token names neither a subject nor a client")
-        scopes = _scopes(claims.get("scope"))
+        scopes = _scopes(claims)
         access = parse_access(["read"]) if "admin" in scopes else _access(scopes)
         plain = who if _PLAIN_NAME.fullmatch(who) else hashlib.sha256(who.encode("utf-8", "replace")).hexdigest()[:32]
         name = f"oauth:{plain}"
@@ -199,8 +199,14 @@ def _reason(problem: Exception) -> str:
     return next((text for kind, text in words.items() if isinstance(problem, kind)), "it is malformed")
 
 
-def _scopes(claim: object) -> frozenset[str]:
-    words = claim.split(" ") if isinstance(claim, str) else []
+def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    """The scopes of `scope` (RFC 9068); of `scp`, a text or a list, only where an issuer writes that one instead."""
+    claim = claims["scope"] if "scope" in claims else claims.get("scp")
+    words: list[str] = []
+    if isinstance(claim, str):
+        words = claim.split(" ")
+    elif isinstance(claim, list) and "scope" not in claims and all(isinstance(word, str) for word in claim):
+        words = claim
     if len(words) > _SCOPES_MAX:
         raise InvalidTokenError(f"an access token may have {_SCOPES_MAX} scopes, got {len(words)}")
     return frozenset(word for word in words if word)

@@ -237,6 +237,30 @@ async def test_remembered_tokens_are_bounded_and_checked_again(issuer: Issuer, m
 
 
 @pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"scp": "openid read"}, 200),
+        ({"scp": ["openid", "read"]}, 200),
+        ({"scp": [f"read/latest/{BTC}"]}, 200),
+        ({"scp": ["read/candles_1m"]}, 403),
+        ({"scp": ["openid read"]}, 403),
+        ({"scp": ["read", 5]}, 403),
+        ({"scp": {"read": True}}, 403),
+        ({"scp": []}, 403),
+        ({"scp": "read", "scope": "openid"}, 403),
+        ({"scp": "read", "scope": ""}, 403),
+        ({"scp": [f"s{number}" for number in range(100)]}, 401),
+    ],
+)
+async def test_scopes_of_issuers_that_write_scp_in_the_place_of_scope(
+    serve: Any, issuer: Issuer, claims: dict[str, Any], status: int
+) -> None:
+    worker = await serve()
+    token = issuer.token(**{"scope": None, **claims})
+    assert (await worker.ask(token, f"/v1/tables/latest/keys/{BTC}"))[0] == status
+
+
+@pytest.mark.parametrize(
     ("scope", "btc", "eth", "metrics"),
     [
         ("read", 200, 200, 403),
