@@ -101,6 +101,11 @@ class OnChange:
     ) -> None:
         if key is not None and prefix:
             raise ValueError(f"key and prefix exclude each other, got {key!r} and {prefix!r}; give one of them")
+        if concurrency < 1 or retries < 0 or min(debounce_ms, debounce_max_ms, pause_s) < 0 or not timeout_s > 0:
+            raise ValueError(
+                "expected concurrency from 1, timeout_s above 0, retries, debounce and pause from 0; got"
+                f" {concurrency=} {timeout_s=} {retries=} {debounce_ms=} {debounce_max_ms=} {pause_s=}"
+            )
         self._client = client
         self._table = table
         self._condition = condition

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -67,6 +68,10 @@ class Http:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(f"url must be like http://127.0.0.1:6066, got {url!r}")
+        if not 0 < timeout_s < math.inf or retries < 0 or not 0 <= pause_s < math.inf:
+            raise ConfigurationError(
+                f"expected timeout_s above 0, retries and pause_s from 0, got {timeout_s}, {retries} and {pause_s}"
+            )
         self._url = url.rstrip("/")
         self._headers = bearer(token)
         self._timeout_s = timeout_s

@@ -3,13 +3,15 @@
 import asyncio
 import random
 
+import msgspec
+
 from streamapp.errors import LeaseExpiredError, OwnerUnreachableError, QueryError, RestoringError
 from streamapp.operations.answers import Waited
 from streamapp.operations.arguments import WaitFor
 from streamapp.operations.conditions import parse
 from streamapp.operations.source import Source, item, refuse_stale
 from streamapp.operations.untrusted import meant_key
-from streamapp.queries.model import TableInfo
+from streamapp.queries.model import Reading, TableInfo
 
 _RETRY_S = 0.25
 _TICK_LEAST_MS, _TICK_MOST_MS = 50, 1_000
@@ -29,7 +31,7 @@ async def wait_for(source: Source, arguments: WaitFor) -> Waited:
     key = meant_key(arguments.key)
     began = source.clock.monotonic_ms()
     deadline_ms = min(arguments.timeout_ms, source.settings.wait_max_ms)
-    newest = await source.queries.get(info.name, key)
+    newest, read_ms = await source.queries.get(info.name, key), source.clock.monotonic_ms()
     refuse_stale(source.freshness([newest]), arguments.max_staleness_ms)
     held = condition.holds(newest.value)
     if not held and deadline_ms > 0:
@@ -42,7 +44,7 @@ async def wait_for(source: Source, arguments: WaitFor) -> Waited:
                     if following.done():
                         following.result()
                     try:
-                        newest = await source.queries.get(info.name, key)
+                        newest, read_ms = await source.queries.get(info.name, key), source.clock.monotonic_ms()
                     except QueryError:
                         continue  # what was read last stands until something newer can be read
                     held = condition.holds(newest.value)
@@ -51,6 +53,7 @@ async def wait_for(source: Source, arguments: WaitFor) -> Waited:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+    newest = _aged(newest, source.clock.monotonic_ms() - read_ms)
     freshness = source.freshness([newest])
     refuse_stale(freshness, arguments.max_staleness_ms)
     return Waited(
@@ -62,6 +65,18 @@ async def wait_for(source: Source, arguments: WaitFor) -> Waited:
         item=item(newest),
         freshness=freshness,
     )
+
+
+def _aged(reading: Reading, by_ms: int) -> Reading:
+    """What was read that long ago, as of now: while it could not be read again, it has become older."""
+    block = reading.freshness
+    freshness = msgspec.structs.replace(
+        block,
+        as_of=block.as_of + by_ms,
+        age_ms=None if block.age_ms is None else block.age_ms + by_ms,
+        staleness_ms=block.staleness_ms + by_ms,
+    )
+    return msgspec.structs.replace(reading, freshness=freshness)
 
 
 async def _woken(info: TableInfo, changed: asyncio.Event) -> None:

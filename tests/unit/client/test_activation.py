@@ -55,6 +55,15 @@ async def test_key_and_prefix_exclude_each_other() -> None:
             OnChange(client, "latest", "price > 1", price, key="a:b", prefix="a:")
 
 
+@pytest.mark.parametrize(
+    "bound", [{"concurrency": 0}, {"timeout_s": 0}, {"retries": -1}, {"debounce_ms": -1}, {"pause_s": -0.1}]
+)
+async def test_bound_under_which_nothing_would_ever_run_is_refused(bound: dict[str, Any]) -> None:
+    async with StreamClient("http://127.0.0.1:1") as client:
+        with pytest.raises(ValueError, match="concurrency from 1"):
+            OnChange(client, "latest", "price > 1", price, **bound)
+
+
 async def price(activation: Activation) -> float:
     return float(activation.value["price"])
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -341,3 +342,9 @@ def test_token_that_no_header_can_carry_is_refused_at_once(token: str) -> None:
     with pytest.raises(ConfigurationError, match="a token has no spaces") as refused:
         StreamClient(token=token)
     assert token not in str(refused.value)
+
+
+@pytest.mark.parametrize("bound", [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"retries": -1}, {"pause_s": -1}])
+def test_bound_that_would_bound_nothing_is_refused(bound: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="timeout_s above 0"):
+        StreamClient(**bound)

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from streamapp.clock import ManualClock
 from streamapp.errors import BadParameterError, LeaseExpiredError, RateLimitedError, StaleError, UnknownKeyError
 from streamapp.operations.conditions import parse
 from streamapp.queries.model import FieldInfo
@@ -99,6 +100,25 @@ async def test_error_at_the_deadline_does_not_hide_that_it_did_not_hold(queries:
     answer = await waiting
     assert answer["held"] is False
     assert answer["item"]["value"]["price"] == 101.5
+
+
+@pytest.mark.parametrize("max_staleness_ms", [None, 40_000])
+async def test_value_that_could_not_be_read_again_has_become_older(
+    queries: FakeQueries, ask: Asked, clock: ManualClock, max_staleness_ms: int | None
+) -> None:
+    given = {"table": "latest", "key": BTC, "condition": "price > 1e9", "timeout_ms": 200}
+    waiting = asyncio.create_task(ask("wait_for", **given, max_staleness_ms=max_staleness_ms))
+    await asyncio.sleep(0.05)
+    queries.restoring = {0, 1, 2, 3}
+    clock.advance(50_000)
+    if max_staleness_ms is not None:
+        with pytest.raises(StaleError):
+            await waiting
+        return
+    answer = await waiting
+    assert answer["freshness"]["as_of"] == START + 71_234
+    assert answer["freshness"]["staleness_ms"] == answer["item"]["freshness"]["staleness_ms"] == 50_012
+    assert answer["item"]["freshness"]["age_ms"] == 50_000
 
 
 async def test_error_that_does_not_pass_ends_the_wait(
