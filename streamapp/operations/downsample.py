@@ -6,16 +6,14 @@ from typing import Any
 from streamapp.operations.source import number
 from streamapp.queries.model import Reading, TableInfo
 
-_FIRST = frozenset({"open", "first_time", "first"})
-_HIGHEST = frozenset({"high", "max", "last_time"})
-_LOWEST = frozenset({"low", "min"})
-_SUMMED = frozenset({"volume", "count", "buy_volume", "sell_volume", "sum", "notional"})
-#: field -> what it is weighted by
-_WEIGHTED = {"vwap": "volume", "mean": "count"}
-RULES = (
-    "open/first: of the first window; high/max: greatest; low/min: least; volume/count: summed;"
-    " vwap/mean: weighted; all others: of the last window"
-)
+_REDUCED: Mapping[str, Callable[[list[float]], float]] = {"max": max, "min": min, "sum": sum}
+_WORDS: Mapping[str, str] = {
+    "first": "of the first window",
+    "max": "greatest",
+    "min": "least",
+    "sum": "summed",
+    "mean": "weighted by",
+}
 #: windows that overlap hold the same events, so putting them together would count these several times
 RULES_OVERLAPPING = "windows overlap: each point is the last window of its group, the others are left out"
 
@@ -33,31 +31,33 @@ def _weighted(values: Sequence[Mapping[str, Any]], name: str, weight: str) -> An
     return sum(one * by for one, by in usable) / total if total else values[-1].get(name)
 
 
-def merged(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One value in place of those of neighbouring windows, in their order; see `RULES`."""
+def merged(info: TableInfo, values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One value in place of those of neighbouring windows, in their order; see `rules`."""
     result: dict[str, Any] = {}
     for name, newest in values[-1].items():
-        reduce: Callable[[list[float]], float] | None = None
-        if name in _FIRST:
+        how, weight = info.combine.get(name, ("last", ""))
+        if how == "first":
             result[name] = values[0].get(name)
-            continue
-        if name in _HIGHEST:
-            reduce = max
-        elif name in _LOWEST:
-            reduce = min
-        elif name in _SUMMED:
-            reduce = sum
-        elif name in _WEIGHTED:
-            result[name] = _weighted(values, name, _WEIGHTED[name])
-            continue
-        numbers = _numbers(values, name) if reduce is not None else []
-        result[name] = reduce(numbers) if reduce is not None and numbers else newest
+        elif how == "mean":
+            result[name] = _weighted(values, name, weight)
+        elif how in _REDUCED and (numbers := _numbers(values, name)):
+            result[name] = _REDUCED[how](numbers)
+        else:
+            result[name] = newest
     return result
 
 
 def rules(info: TableInfo) -> str:
     """How windows of a table become points, in words."""
-    return RULES_OVERLAPPING if info.kind == "hopping" else RULES
+    if info.kind == "hopping":
+        return RULES_OVERLAPPING
+    by_rule: dict[str, list[str]] = {}
+    for name, (how, weight) in info.combine.items():
+        if how in _WORDS:
+            by_rule.setdefault(f"{_WORDS[how]} {weight}".strip(), []).append(name)
+    return "; ".join(
+        [*(f"{', '.join(names)}: {rule}" for rule, names in by_rule.items()), "all others: of the last window"]
+    )
 
 
 def groups(readings: Sequence[Reading], points: int) -> list[Sequence[Reading]]:

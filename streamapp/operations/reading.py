@@ -138,7 +138,7 @@ def _point(info: TableInfo, part: Sequence[Reading]) -> Point:
     first, last = part[0].window, part[-1].window
     assert first is not None
     assert last is not None
-    value = part[0].value if len(part) == 1 else downsample.merged([reading.value for reading in part])
+    value = part[0].value if len(part) == 1 else downsample.merged(info, [reading.value for reading in part])
     return Point(
         start=first.start,
         end=last.end,

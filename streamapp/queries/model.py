@@ -46,6 +46,9 @@ class TableInfo:
     grace_ms: int | None = None
     retention_ms: int | None = None
     description: str = ""
+    #: field -> what stands for its values of several windows in a row, and for a `mean` what it is weighted by; the others'
+    #: is the last one
+    combine: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class WindowSpan(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

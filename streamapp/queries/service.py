@@ -161,6 +161,11 @@ class QueryService:
             grace_ms=window.grace_ms if window is not None else None,
             retention_ms=window.retention_ms if window is not None else None,
             description=definition.description,
+            combine={
+                field.name: (field.combine, field.weight)
+                for field in definition.aggregate.fields
+                if field.combine != "last"
+            },
         )
 
     def feeds(self) -> Sequence[FeedInfo]:

@@ -26,14 +26,14 @@ class TradeStats(Aggregate):
     kind = "trade_stats"
     slots = 15
     fields = (
-        OutputField("count", "integer", nullable=False, description="number of trades"),
-        OutputField("mean", unit="price", description="mean price over trades"),
+        OutputField("count", "integer", nullable=False, description="number of trades", combine="sum"),
+        OutputField("mean", unit="price", description="mean price over trades", combine="mean", weight="count"),
         OutputField(
             "stddev", unit="price", description="sample standard deviation of the prices; null below two trades"
         ),
-        OutputField("min", unit="price", description="lowest price"),
-        OutputField("max", unit="price", description="highest price"),
-        OutputField("open", unit="price", description="price of the first trade by event time"),
+        OutputField("min", unit="price", description="lowest price", combine="min"),
+        OutputField("max", unit="price", description="highest price", combine="max"),
+        OutputField("open", unit="price", description="price of the first trade by event time", combine="first"),
         OutputField("close", unit="price", description="price of the last trade by event time"),
         OutputField("vwap", unit="price", description="volume-weighted average price; null while the volume is 0"),
         OutputField("log_return", description="ln(close / open)"),

@@ -14,6 +14,7 @@ import polars as pl
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 JsonType = Literal["number", "integer", "string", "boolean", "object", "array", "any"]
+Combine = Literal["last", "first", "max", "min", "sum", "mean"]
 State: TypeAlias = list[Any]
 Order: TypeAlias = tuple[int, int, int]
 """Event time in ms, the sequence or -1, the offset on the source topic; unique within a key, compared in turn."""
@@ -32,6 +33,9 @@ class OutputField:
         unit: what it is measured in (`ms`, `price`, `1/s`), or empty for a pure number or text.
         nullable: whether the result may hold null there.
         description: one line for people.
+        combine: what stands for the values of several windows in a row, where fewer points are asked for: the `last` one,
+            the `first`, the greatest (`max`), the least (`min`), their `sum`, or their `mean`, weighted by `weight`.
+        weight: the field that says how much each window counts in a `mean`.
     """
 
     name: str
@@ -39,6 +43,8 @@ class OutputField:
     unit: str = ""
     nullable: bool = True
     description: str = ""
+    combine: Combine = "last"
+    weight: str = ""
 
 
 class Aggregate(ABC):

@@ -18,7 +18,7 @@ class Count(Aggregate):
 
     kind = "count"
     slots = 1
-    fields = (OutputField("count", "integer", nullable=False, description="number of records"),)
+    fields = (OutputField("count", "integer", nullable=False, description="number of records", combine="sum"),)
 
     def __init__(self, field: str | None = None) -> None:
         self.field = field if field is None else attribute_name("Count", "field", field)
@@ -90,7 +90,7 @@ class Sum(_OfField):
 
     kind = "sum"
     slots = 1
-    fields = (OutputField("sum", description="sum of the values; null once it is beyond a double"),)
+    fields = (OutputField("sum", description="sum of the values; null once it is beyond a double", combine="sum"),)
 
     def initial(self) -> State:
         """Zero."""
@@ -159,7 +159,7 @@ class Min(_OfField):
 
     kind = "min"
     slots = 1
-    fields = (OutputField("min", description="least value"),)
+    fields = (OutputField("min", description="least value", combine="min"),)
 
     def initial(self) -> State:
         """No value."""
@@ -196,7 +196,7 @@ class Max(_OfField):
 
     kind = "max"
     slots = 1
-    fields = (OutputField("max", description="greatest value"),)
+    fields = (OutputField("max", description="greatest value", combine="max"),)
 
     def initial(self) -> State:
         """No value."""

@@ -53,17 +53,23 @@ class Candle(Aggregate):
     kind = "candle"
     slots = 15
     fields = (
-        OutputField("open", unit="price", description="price of the first trade by event time"),
-        OutputField("high", unit="price", description="highest price"),
-        OutputField("low", unit="price", description="lowest price"),
+        OutputField("open", unit="price", description="price of the first trade by event time", combine="first"),
+        OutputField("high", unit="price", description="highest price", combine="max"),
+        OutputField("low", unit="price", description="lowest price", combine="min"),
         OutputField("close", unit="price", description="price of the last trade by event time"),
-        OutputField("volume", unit="size", nullable=False, description="sum of the sizes"),
-        OutputField("vwap", unit="price", description="volume-weighted average price; null while the volume is 0"),
-        OutputField("count", "integer", nullable=False, description="number of trades"),
-        OutputField("buy_volume", unit="size", nullable=False, description="volume whose taker bought"),
-        OutputField("sell_volume", unit="size", nullable=False, description="volume whose taker sold"),
-        OutputField("first_time", "integer", "ms", description="event time of the first trade"),
-        OutputField("last_time", "integer", "ms", description="event time of the last trade"),
+        OutputField("volume", unit="size", nullable=False, description="sum of the sizes", combine="sum"),
+        OutputField(
+            "vwap",
+            unit="price",
+            description="volume-weighted average price; null while the volume is 0",
+            combine="mean",
+            weight="volume",
+        ),
+        OutputField("count", "integer", nullable=False, description="number of trades", combine="sum"),
+        OutputField("buy_volume", unit="size", nullable=False, description="volume whose taker bought", combine="sum"),
+        OutputField("sell_volume", unit="size", nullable=False, description="volume whose taker sold", combine="sum"),
+        OutputField("first_time", "integer", "ms", description="event time of the first trade", combine="first"),
+        OutputField("last_time", "integer", "ms", description="event time of the last trade", combine="max"),
     )
 
     def __init__(self, price: str = "price", size: str = "size", side: str | None = "side") -> None:

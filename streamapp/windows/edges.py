@@ -89,7 +89,7 @@ class First(_Edge):
     """
 
     kind = "first"
-    fields = (OutputField("first", "any", description="value of the first record by event time"),)
+    fields = (OutputField("first", "any", description="value of the first record by event time", combine="first"),)
 
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Take the record's value if it is before the one held."""

@@ -7,6 +7,7 @@ import polars as pl
 
 from streamapp.errors import ConfigurationError
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
+from streamapp.windows.basic import Count, Mean
 from streamapp.windows.fold import Fold
 
 
@@ -46,14 +47,26 @@ class Named(Aggregate):
             for name, member in self.members.items()
         ]
         self.fields: tuple[OutputField, ...] = tuple(
-            replace(field, name=labels[field.name])
+            replace(field, name=labels[field.name], weight=labels.get(field.weight, ""))
             for member, labels in zip(self.members.values(), self._labels, strict=True)
             for field in member.fields
         )
+        self.fields = tuple(map(self._weighted, self.fields))
         names = [field.name for field in self.fields]
         if len(set(names)) < len(names):
             raise ConfigurationError(f"Named: two fields share a name among {sorted(names)}; rename a member")
         self.ordered = any(member.ordered for member in self.members.values())
+
+    def _weighted(self, field: OutputField) -> OutputField:
+        """A mean is weighted by the number of its values, where a member beside it counts them."""
+        mean = self.members.get(field.name)
+        if not isinstance(mean, Mean):
+            return field
+        counts = (
+            name for name, one in self.members.items() if isinstance(one, Count) and one.field in (None, mean.field)
+        )
+        weight = next(counts, "")
+        return replace(field, combine="mean", weight=weight) if weight else field
 
     def inputs(self, source: int) -> tuple[str, ...]:
         """All that any member reads."""

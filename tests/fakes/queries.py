@@ -32,6 +32,7 @@ from streamapp.queries.model import (
     WindowSpan,
     WorkerInfo,
 )
+from streamapp.windows.candle import Candle
 
 MINUTE = 60_000
 
@@ -80,8 +81,9 @@ def builtin_tables() -> list[TableInfo]:
 
     def candles(name: str, minutes: int) -> TableInfo:
         return TableInfo(
-            name, "tumbling", CANDLE, form, 4, 0, size_ms=minutes * MINUTE, grace_ms=10_000, retention_ms=1440 * MINUTE
-        )
+            name, "tumbling", CANDLE, form, 4, 0, size_ms=minutes * MINUTE, grace_ms=10_000, retention_ms=1440 * MINUTE,
+            combine={field.name: (field.combine, field.weight) for field in Candle.fields if field.combine != "last"},
+        )  # fmt: skip
 
     stats = (FieldInfo("count", "integer"), _number("mean", "quote"), _number("stddev", "quote", nullable=True))
     return [

@@ -17,6 +17,11 @@ from streamapp.errors import (
 from streamapp.operations import reading
 from streamapp.operations.reading import SCAN_WINDOWS_MAX
 from streamapp.queries.model import FeedInfo, FieldInfo, TableInfo
+from streamapp.windows.basic import Count, Mean, Min
+from streamapp.windows.candle import Candle
+from streamapp.windows.distinct import DistinctCount
+from streamapp.windows.edges import Last
+from streamapp.windows.named import Named
 from tests.fakes.queries import MINUTE, FakeQueries, candle
 from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
 
@@ -339,3 +344,23 @@ async def test_what_nobody_foresaw_is_told_as_a_failure_of_the_server(
         await ask("get_current", table="latest", keys=[BTC])
     assert failed.value.code == "internal"
     assert "of a user's own aggregate" in caplog.text
+
+
+async def test_fields_are_put_together_by_what_they_are_and_not_by_their_names() -> None:
+    aggregate = Named(
+        {"n": Count(), "m": Mean("v"), "lo": Min("v"), "volume": Last("v"), "count": DistinctCount("v"), "c": Candle()}
+    )
+    fields = [FieldInfo(one.name, one.type) for one in aggregate.fields]
+    combine = {one.name: (one.combine, one.weight) for one in aggregate.fields}
+    fake = FakeQueries([TableInfo("t", "tumbling", fields, "k", 4, 0, size_ms=MINUTE, combine=combine)])
+    for number, (n, m) in enumerate([(1, 10.0), (3, 20.0)]):
+        value = {"n": n, "m": m, "lo": 5.0 - number, "volume": 7.0, "count": 4, "c_high": 9.0 - number, "c_vwap": m}
+        fake.put("t", "a", {**value, "c_volume": float(n)}, start=START + number * MINUTE)
+    answer = await asked(fake)("get_windows", table="t", key="a", from_ms=START, max_points=1)
+    assert answer["points"][0]["value"] == {
+        "n": 4, "m": 17.5, "lo": 4.0, "volume": 7.0, "count": 4, "c_high": 9.0, "c_vwap": 17.5, "c_volume": 4.0
+    }  # fmt: skip
+    told = answer["downsampled"]["rules"]
+    assert "m: weighted by n" in told
+    assert "c_vwap: weighted by c_volume" in told
+    assert told.endswith("all others: of the last window")
