@@ -32,7 +32,7 @@ def declare_market_tables(app: "StreamApp") -> Any:
             source=trades,
             window=tumbling(timedelta(minutes=minutes), grace=grace, retention=timedelta(milliseconds=retention_ms)),
             aggregate=Candle(),
-            description=f"Open, high, low, close and volume of every {minutes} minutes.",
+            description=f"Open, high, low, close and volume of every {'minute' if minutes == 1 else 'hour' if minutes == 60 else f'{minutes} minutes'}.",
             key_form=KEY_FORM,
         )
         candles_1m = candles_1m or table
