@@ -22,17 +22,17 @@ def declare_market_tables(app: "StreamApp") -> Any:
     quotes = app.topic("quotes", value_type=Quote)
     grace = timedelta(milliseconds=settings.grace_ms)
     candles_1m = None
-    for name, minutes, retention_ms in (
-        ("candles_1m", 1, settings.retention_1m_ms),
-        ("candles_5m", 5, settings.retention_5m_ms),
-        ("candles_1h", 60, settings.retention_1h_ms),
+    for name, minutes, span, retention_ms in (
+        ("candles_1m", 1, "minute", settings.retention_1m_ms),
+        ("candles_5m", 5, "5 minutes", settings.retention_5m_ms),
+        ("candles_1h", 60, "hour", settings.retention_1h_ms),
     ):
         table = app.window_table(
             name,
             source=trades,
             window=tumbling(timedelta(minutes=minutes), grace=grace, retention=timedelta(milliseconds=retention_ms)),
             aggregate=Candle(),
-            description=f"Open, high, low, close and volume of every {'minute' if minutes == 1 else 'hour' if minutes == 60 else f'{minutes} minutes'}.",
+            description=f"Open, high, low, close and volume of every {span}.",
             key_form=KEY_FORM,
         )
         candles_1m = candles_1m or table
