@@ -27,6 +27,7 @@ _CHUNK_KEYS = 200
 _PRICE_FIELDS = frozenset({"close", "price", "mid"})
 _STALE_MS = 10_000
 _NOTED_KEYS = 3
+_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 _NOTED_CHARS = 40
 #: so many of each come first, before more of any
 _FIRST: Mapping[Kind, int] = {"moves": 5, "anomalies": 3, "trouble": 3}
@@ -221,8 +222,14 @@ def _add_level(
         known = survey.moves.get(topic)
         if known is None or abs(move) > known[0]:
             percent = f"{move * 100:+.{1 if abs(move) >= 0.01 else 2}f}"
-            text = f"{label}{percent}% {_short(level)}"
-            content = [*([] if is_price else [f"{info.name}.{name}"]), float(percent), _rounded(level)]
+            ago = _window_ago(reading)
+            text = f"{label}{percent}% {_short(level)}{ago and ' ' + ago}"
+            content = [
+                *([] if is_price else [f"{info.name}.{name}"]),
+                float(percent),
+                _rounded(level),
+                *filter(None, [ago]),
+            ]
             line = Line("moves", (-abs(move), key, info.name), key, text, content, span, topic)
             survey.moves[topic] = (abs(move), line)
     shown = [f"{info.name}.{name}", _rounded(level)]
@@ -249,10 +256,22 @@ def _ratio(first: float, last: float) -> float | None:
 
 def _span(info: TableInfo) -> str:
     size = info.size_ms or 0
-    for unit, width in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
+    for unit, width in _UNITS:
         if size and size % width == 0:
             return f"{size // width}{unit}"
     return f"{size}ms" if size else info.name
+
+
+def _window_ago(reading: Reading) -> str:
+    """How long a window is over, where that is longer than it took: what moved then is not what moves now."""
+    window = reading.window
+    over_ms = 0 if window is None else reading.freshness.as_of - window.end
+    return _ago(over_ms) if window is not None and over_ms > window.end - window.start else ""
+
+
+def _ago(ms: float) -> str:
+    unit, width = next((one for one in _UNITS if ms >= one[1]), _UNITS[-1])
+    return f"{max(0, int(ms // width))}{unit} ago"
 
 
 def _add_anomaly(reading: Reading, key: str, survey: _Survey) -> list[Topic]:
@@ -261,7 +280,11 @@ def _add_anomaly(reading: Reading, key: str, survey: _Survey) -> list[Topic]:
         return []
     kind = anomaly_kind(reading.value.get("kind"))
     topic = ("anomaly", reading.key)
-    line = Line("anomalies", (-abs(z), key, kind), key, f"{kind} z={z:.1f}", [kind, round(z, 1)], topic=topic)
+    # the newest one of a key stands until there is another
+    began = number(reading.value.get("window_start"))
+    ago = "" if began is None else _ago(reading.freshness.as_of - began)
+    text, content = f"{kind} z={z:.1f}{ago and ' ' + ago}", [kind, round(z, 1), *filter(None, [ago])]
+    line = Line("anomalies", (-abs(z), key, kind), key, text, content, topic=topic)
     survey.others.append(line)
     return [topic]
 

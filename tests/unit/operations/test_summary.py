@@ -305,3 +305,25 @@ async def test_values_of_other_kinds_do_not_end_a_summary(queries: FakeQueries, 
 async def test_summary_reads_in_pages_that_other_workers_take(queries: FakeQueries) -> None:
     assert f"{BTC} +0.96% 105" in (await asked(queries, page_limit_max=1)("summarize_state"))["summary"]
     assert {given["limit"] for name, given in queries.calls if name == "keys"} == {1}
+
+
+@pytest.mark.parametrize(
+    ("later_ms", "ago"), [(65_000, "1m ago"), (3 * 3_600_000, "3h ago"), (49 * 3_600_000, "2d ago")]
+)
+async def test_moves_and_anomalies_of_long_ago_say_so(later_ms: int, ago: str) -> None:
+    clock = ManualClock(START)
+    fake = FakeQueries(clock=clock)
+    fake.put("candles_1m", BTC, {**candle(100.0), "open": 100.0, "close": 110.0}, start=START)
+    anomaly = {"kind": "price_move", "z": -4.25, "value": 1.0, "mean": 0.0, "stddev": 1.0, "window_start": START}
+    fake.put("signals", BTC, anomaly)
+    clock.advance(60_000)
+    now = (await asked(fake)("summarize_state"))["summary"].split("\n")
+    assert f"{BTC} +10.0% 110" in now
+    clock.advance(later_ms)
+    text = (await asked(fake)("summarize_state"))["summary"].split("\n")
+    assert f"{BTC} +10.0% 110 {ago}" in text
+    assert any(line.startswith(f"{BTC} price_move z=-4.2 ") and line.endswith(" ago") for line in text)
+    content = json.loads((await asked(fake)("summarize_state", style="json"))["summary"])
+    assert content["moves_1m"][BTC] == [10.0, 110.0, ago]
+    assert content["anomalies"][BTC][:2] == ["price_move", -4.2]
+    assert content["anomalies"][BTC][2].endswith(" ago")
