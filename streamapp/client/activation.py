@@ -127,6 +127,8 @@ class OnChange:
         described = await self._client.describe_table(self._table)
         fields = [FieldInfo(one.name, one.type, one.unit, one.nullable) for one in described.fields]
         condition = parse(self._condition, fields)
+        # a watch that begins anew knows of nothing: what an earlier one was cancelled in the middle of is done again
+        self._places, self._newest_end = {}, {}
         try:
             changes = self._client.changes(self._table, self._key, prefix=self._prefix or None)
             async with contextlib.aclosing(changes) as events:

@@ -255,3 +255,23 @@ async def test_condition_is_checked_at_the_start(serve: Serve) -> None:
 
         with pytest.raises(BadParameterError, match="no field"):
             await act.run()
+
+
+async def test_watch_that_is_begun_anew_acts_on_what_it_was_cancelled_in(serve: Serve) -> None:
+    began, told = asyncio.Event(), Told()
+
+    async def first_hangs(activation: Activation) -> str:
+        if not began.is_set():
+            began.set()
+            await asyncio.Event().wait()
+        return activation.key
+
+    async with StreamClient(await serve()) as client, asyncio.timeout(20):
+        watch = OnChange(client, "latest", "price > 100", first_hangs, debounce_ms=1, publish=told)
+        for turn in range(2):
+            task = asyncio.create_task(watch.run())
+            await began.wait()
+            if turn:
+                assert (await told.next()).result == BTC
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
