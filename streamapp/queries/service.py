@@ -7,6 +7,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -424,7 +425,8 @@ class QueryService:
         sign = -1 if order == "desc" else 1
 
         def rank(value: Any, key: str) -> tuple[bool, float, str]:
-            usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+            # what is not finite is told as null, and NaN would be in no order with any other
+            usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             return (not usable, sign * value if usable else 0.0, key)
 
         candidates: list[tuple[tuple[bool, float, str], Any]] = []

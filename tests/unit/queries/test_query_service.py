@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -465,3 +466,27 @@ async def test_list_goes_on_behind_keys_that_no_read_takes(halves: tuple[Half, H
         assert [key for key in listed if key in KEYS] == KEYS
         assert "" in listed
         assert len(listed) == len(set(listed))
+
+
+async def test_numbers_without_a_form_in_json_come_last_in_every_order(
+    halves: tuple[Half, Half], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = halves
+    await second.stop()
+    keys = of(first)
+    odd = [float("nan"), float("inf"), float("-inf"), None, True, "text"]
+    numbers = iter([*range(len(keys) - len(odd)), *odd])
+    drawn = [next(numbers) for _ in keys]
+    random.Random(7).shuffle(drawn)
+    values = dict(zip(keys, drawn, strict=True))
+
+    def field(live: LivePartition, _name: str) -> Any:
+        assert live.state is not None
+        turn = iter([values[key] for key in live.state.iter_keys("")])
+        return lambda _start, _entry: next(turn)
+
+    monkeypatch.setattr(first.service._readings, "field", field)
+    for order, sign in (("desc", -1), ("asc", 1)):
+        page = await first.service.top(T, by="count", order=order, limit=99)  # type: ignore[arg-type]
+        told = [values[item.key] for item in page.items]
+        assert told[: -len(odd)] == sorted(range(len(keys) - len(odd)), key=lambda number: sign * number)
