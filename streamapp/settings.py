@@ -211,6 +211,12 @@ class Settings(BaseSettings):
     # agents
     wait_max_ms: int = Field(120_000, ge=0, description="longest time that one `wait_for` waits")
     waits_max: int = Field(200, gt=0, description="calls of `wait_for` that a worker serves at once")
+    cursors_max: int = Field(
+        256, gt=0, description="summaries of which a worker remembers what they told, for `cursor`"
+    )
+    summary_values_max: int = Field(
+        200_000, gt=0, description="values that it remembers of all of them together, of about 200 bytes each"
+    )
     token_counter: str = Field(
         "estimate", description="counts summaries' tokens: `estimate`, `tiktoken`, or `module:function`"
     )

@@ -80,7 +80,11 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "Http":
-        self._session = aiohttp.ClientSession(headers=self._headers, read_bufsize=_LINE_MAX_BYTES)
+        # no bound on connections: streams and waits keep theirs, and a read would wait behind them, a stream for ever.
+        # How many there are is up to the caller, and the worker refuses what is too much for it.
+        self._session = aiohttp.ClientSession(
+            headers=self._headers, read_bufsize=_LINE_MAX_BYTES, connector=aiohttp.TCPConnector(limit=0)
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -65,7 +65,7 @@ class Operations:
         self._settings = settings
         self._metrics = metrics
         self._counter = counter
-        self._book = CursorBook()
+        self._book = CursorBook(settings.summary_cursors_max, settings.summary_values_max)
         self._been_ready = False
         self._waiting = 0
         self._run: dict[str, Run] = {

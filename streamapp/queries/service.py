@@ -384,6 +384,7 @@ class QueryService:
     ) -> Page:
         """Keys in order, of all workers."""
         running = self._table(table)
+        limit = min(limit, self._settings.page_limit_max)  # others give no more
         after = _decode_cursor(cursor)
         parts: list[Iterable[str]] = [
             self._readings.state(live).keys(prefix, after, limit + 1) for live in self._readable(running, local_only)
@@ -420,6 +421,7 @@ class QueryService:
             raise BadParameterError(
                 "by", f"by={by!r}: expected a numeric field of {table}: {', '.join(numeric) or 'it has none'}"
             )
+        limit = min(limit, self._settings.page_limit_max)  # others give no more
         if not prefixes:
             return Page([], None)  # others must not be asked: a path without beginnings asks for all keys
         sign = -1 if order == "desc" else 1

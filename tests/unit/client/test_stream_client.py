@@ -348,3 +348,27 @@ def test_token_that_no_header_can_carry_is_refused_at_once(token: str) -> None:
 def test_bound_that_would_bound_nothing_is_refused(bound: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="timeout_s above 0"):
         StreamClient(**bound)
+
+
+async def test_streams_and_waits_hold_up_no_read(stub: Callable[[Handler], Awaitable[str]]) -> None:
+    begun = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal begun
+        if request.path.endswith("list_tables"):
+            return web.json_response({"tables": [], "freshness": {"as_of": 1}})
+        begun += 1
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b'event: snapshot\nid: 1\ndata: {"key": "a"}\n\n')
+        await asyncio.Event().wait()
+        return response
+
+    async with StreamClient(await stub(handler), retries=0) as client, asyncio.timeout(30):
+        streams = [client.changes("latest", f"k{number}") for number in range(130)]
+        for stream in streams:
+            assert (await anext(stream)).kind == "snapshot"
+        assert begun == len(streams)
+        assert (await client.list_tables()).tables == []
+        for stream in streams:
+            await stream.aclose()

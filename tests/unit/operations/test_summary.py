@@ -241,6 +241,19 @@ async def test_keys_and_tables_narrow_it() -> None:
     assert not any(name.startswith("moves") for name in content)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "delta"), [({}, True), ({"summary_cursors_max": 2}, False), ({"summary_values_max": 9}, False)]
+)
+async def test_cursors_are_remembered_within_the_settings(
+    queries: FakeQueries, bounds: dict[str, int], delta: bool
+) -> None:
+    ask = asked(queries, **bounds)
+    cursor = (await ask("summarize_state"))["cursor"]
+    for _ in range(100):
+        await ask("summarize_state")
+    assert (await ask("summarize_state", cursor=cursor))["delta"] is delta
+
+
 def test_book_forgets_the_oldest() -> None:
     book = CursorBook(cursors_max=2)
     cursors = [book.new_cursor(1_790_000_000_000 + number) for number in range(3)]

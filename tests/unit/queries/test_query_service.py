@@ -51,8 +51,8 @@ class Copies(dict[int, Any]):
 class Half:
     """One worker: its partitions, its reads and its server."""
 
-    def __init__(self, mine: set[int], owners: Places, copies: Places, clock: ManualClock) -> None:
-        self.settings = Settings(forward_timeout_ms=1_000)
+    def __init__(self, mine: set[int], owners: Places, copies: Places, clock: ManualClock, **settings: Any) -> None:
+        self.settings = Settings(forward_timeout_ms=1_000, **settings)
         self.copies: Any = Copies()
         self.table = RunningTable(definition(None, Count()), "app", PARTITIONS)
         self.engine: Any = SimpleNamespace(
@@ -109,10 +109,16 @@ class Half:
 
 @pytest.fixture
 async def halves() -> AsyncIterator[tuple[Half, Half]]:
+    async with pair() as both:
+        yield both
+
+
+@asynccontextmanager
+async def pair(**settings: Any) -> AsyncIterator[tuple[Half, Half]]:
     owners: Places = {}
     copies: Places = {}
     clock = ManualClock(1_000_000)
-    first, second = Half({0, 2}, owners, copies, clock), Half({1, 3}, owners, copies, clock)
+    first, second = (Half(mine, owners, copies, clock, **settings) for mine in ({0, 2}, {1, 3}))
     topic = first.table.input_topics[0]
     for half in (first, second):
         owners[await half.start()] = {topic: sorted(half.offsets)}
@@ -490,3 +496,21 @@ async def test_numbers_without_a_form_in_json_come_last_in_every_order(
         page = await first.service.top(T, by="count", order=order, limit=99)  # type: ignore[arg-type]
         told = [values[item.key] for item in page.items]
         assert told[: -len(odd)] == sorted(range(len(keys) - len(odd)), key=lambda number: sign * number)
+
+
+async def test_bound_of_pages_leaves_no_worker_out() -> None:
+    async with pair(page_limit_max=7) as halves:
+        for half in halves:
+            top = await half.service.top(T, by="count", limit=100)
+            assert not top.missing_partitions
+            assert [one.key for one in top.items] == KEYS[:7]
+            listed: list[str] = []
+            cursor: str | None = None
+            while len(listed) < 100:
+                page = await half.service.keys(T, limit=100, cursor=cursor)
+                assert not page.missing_partitions
+                listed += page.items
+                if (cursor := page.cursor) is None:
+                    break
+            assert listed == KEYS
+            assert all(isinstance(one, Reading) for one in await half.service.values(T, KEYS))
