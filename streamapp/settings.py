@@ -211,7 +211,7 @@ class Settings(BaseSettings):
     # agents
     wait_max_ms: int = Field(120_000, ge=0, description="longest time that one `wait_for` waits")
     waits_max: int = Field(200, gt=0, description="calls of `wait_for` that a worker serves at once")
-    cursors_max: int = Field(
+    summary_cursors_max: int = Field(
         256, gt=0, description="summaries of which a worker remembers what they told, for `cursor`"
     )
     summary_values_max: int = Field(
