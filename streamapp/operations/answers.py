@@ -218,6 +218,7 @@ class Signals(Answer):
     """`get_signals`: the newest first."""
 
     items: Sequence[Item]
+    truncated: bool = Field(False, description="there may be more; name keys, or ask for stronger or newer ones")
 
 
 class Feed(Model):

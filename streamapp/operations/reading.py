@@ -249,11 +249,16 @@ async def get_signals(source: Source, arguments: GetSignals) -> Signals:
             f"this application has no table {SIGNALS_TABLE!r}, so it judges no anomalies; there are: {', '.join(known)}"
         )
     absent: Sequence[int] = ()
+    unread = False
     if arguments.keys is None:
         page = await source.queries.top(
             SIGNALS_TABLE, by="window_start", order="desc", limit=source.settings.page_limit_max
         )
         readings, absent = list(page.items), page.missing_partitions
+        # older ones are not looked at, unless all of those would be left out for their age
+        oldest = number(readings[-1].value.get("window_start")) if readings else None
+        full = len(readings) >= source.settings.page_limit_max
+        unread = full and (oldest is None or oldest >= (arguments.since_ms or 0))
     else:
         asked = list(dict.fromkeys(meant_key(key) for key in arguments.keys))
         found = await source.queries.values(SIGNALS_TABLE, asked)
@@ -273,4 +278,8 @@ async def get_signals(source: Source, arguments: GetSignals) -> Signals:
     # of all that were looked at: that none is left is as old as they are
     freshness = source.freshness(readings, absent)
     refuse_stale(freshness, arguments.max_staleness_ms)
-    return Signals(items=[item(reading) for reading in kept[: arguments.limit]], freshness=freshness)
+    return Signals(
+        items=[item(reading) for reading in kept[: arguments.limit]],
+        truncated=unread or len(kept) > arguments.limit,
+        freshness=freshness,
+    )

@@ -364,3 +364,18 @@ async def test_fields_are_put_together_by_what_they_are_and_not_by_their_names()
     assert "m: weighted by n" in told
     assert "c_vwap: weighted by c_volume" in told
     assert told.endswith("all others: of the last window")
+
+
+async def test_anomalies_that_were_not_looked_at_are_told(queries: FakeQueries) -> None:
+    for number in range(5):
+        anomaly = {"kind": "price_move", "z": 9.0 - number, "window_start": START - (5 - number) * MINUTE}
+        queries.put("signals", f"x:K{number}", anomaly)
+    whole = asked(queries)
+    assert (await whole("get_signals"))["truncated"] is False
+    assert (await whole("get_signals", limit=4))["truncated"] is True
+    assert (await whole("get_signals", keys=["x:K0"], limit=1))["truncated"] is False
+    narrow = asked(queries, page_limit_max=3)
+    answer = await narrow("get_signals", least_abs_z=8.5)  # the strongest is older than those that are read
+    assert (answer["items"], answer["truncated"]) == ([], True)
+    answer = await narrow("get_signals", since_ms=START - 2 * MINUTE)
+    assert (len(answer["items"]), answer["truncated"]) == (2, False)
