@@ -102,8 +102,8 @@ class RunningTable:
         return tuple(source.topic for source in self.definition.sources)
 
     @property
-    def identity_topics(self) -> Sequence[str]:
-        """The topics that the stored offsets are of: the inputs, and for a re-keyed table its source as well."""
+    def consumed_topics(self) -> Sequence[str]:
+        """All that is read for it, and that its offsets are of: the inputs, and of a re-keyed table its source as well."""
         if self.definition.rekey is not None:
             return (self.rekey_topic, self.definition.sources[0].topic)
         return self.input_topics
