@@ -108,6 +108,10 @@ class RunningTable:
             return (self.rekey_topic, self.definition.sources[0].topic)
         return self.input_topics
 
+    def in_order(self) -> "list[LivePartition]":
+        """The partitions that live here, by number."""
+        return [self.live[partition] for partition in sorted(self.live)]
+
     def next_to_forward(self, forwarded: Mapping[str, Forwarded]) -> int | None:
         """Of a re-keyed table's source, as a commit tells it; None where it does not know this re-key topic."""
         known = forwarded.get(self.name)
