@@ -27,6 +27,7 @@ COMMIT_PATH = (
     "engine.runtime.Engine.flush",
     "engine.runtime.Engine.revoke",
     "engine.runtime.Engine._checkpoint",
+    "engine.source_lanes.SourceLanes.pause",
     "engine.checkpoint_timer.CheckpointTimer._run",
     "engine.transport.LaneConsumer._commit",
     "engine.transport.LaneConsumer._settle",
