@@ -27,6 +27,7 @@ from streamapp.engine.streams import DirectStream
 from streamapp.engine.tables import final_topic
 from streamapp.engine.transport import LaneTransport, StateTableManager
 from streamapp.engine.webserver import WorkerWeb
+from streamapp.engine.worker import Worker
 from streamapp.errors import ConfigurationError, StreamAppError
 from streamapp.kafka.config import faust_broker_options
 from streamapp.logs import worker_logging_config
@@ -131,6 +132,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             "PartitionAssignor": StickyAssignor,
             "Topic": StreamTopic,
             "Stream": DirectStream,
+            "Worker": Worker,
             "logging_config": worker_logging_config(settings.log_format),
             **({"canonical_url": settings.web_advertised_url} if settings.web_advertised_url else {}),
         }

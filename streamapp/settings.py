@@ -116,6 +116,12 @@ class Settings(BaseSettings):
         description="of all local stores of a worker: cached blocks, their indexes, and what waits to be written",
     )
     poll_max_batches: int = Field(1_000, gt=0, description="record batches taken from the consumer at once")
+    fetch_pace_ms: int = Field(
+        3,
+        ge=0,
+        le=1_000,
+        description="pause between fetches while records trickle: longer costs freshness, shorter processor time",
+    )
     batch_queue_max_records: int = Field(
         32_000, gt=0, description="records that wait per partition before fetching stops"
     )

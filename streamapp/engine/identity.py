@@ -76,7 +76,7 @@ def check_checkpoint(
 
     if checkpoint.cluster_id != cluster_id:
         raise stop(f"its checkpoint is of cluster {checkpoint.cluster_id}, this is {cluster_id}. To start over here")
-    for topic, was, now in zip(table.identity_topics, checkpoint.topic_ids, table.topic_ids, strict=True):
+    for topic, was, now in zip(table.consumed_topics, checkpoint.topic_ids, table.topic_ids, strict=True):
         if was != now:
             raise stop(f"the topic {topic} was re-created, its offsets mean something else now. To read the new one")
     sources: Sequence[str] = table.input_topics

@@ -5,10 +5,13 @@ stopped, cut off or starved cannot hear of that, but it knows when it last asked
 session time-out, less a margin, in which nobody else can own what it owns.
 """
 
+import asyncio
 import threading
 
 from streamapp.clock import Clock
-from streamapp.errors import LeaseExpiredError
+from streamapp.errors import FencedError, LeaseExpiredError
+
+_POLL_S = 0.02
 
 
 class Lease:
@@ -83,3 +86,17 @@ class Lease:
                 "one may own this one by now; ask again in a moment",
                 retry_after_s=1,
             )
+
+    async def until_valid(self) -> None:
+        """Return once nobody else can own the partitions here.
+
+        A lease that ran out may be renewed (the brokers were away); until it is, nothing is written.
+
+        Raises:
+            FencedError: the group has forgotten this member.
+        """
+        while not self.valid:
+            if self.forgotten:
+                raise FencedError("the group has assigned this worker's partitions anew; nothing more is written here")
+            # the answer comes in the consumer's thread; what waits here is bounded by the checkpoint's time-out
+            await asyncio.sleep(_POLL_S)

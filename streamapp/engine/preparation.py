@@ -72,11 +72,11 @@ def _internal_topics(settings: Settings, tables: Sequence[RunningTable], counts:
 
 
 async def _learn_identities(admin: KafkaAdmin, tables: Sequence[RunningTable]) -> None:
-    used = sorted({name for table in tables for name in (*table.identity_topics, table.changelog_topic)})
+    used = sorted({name for table in tables for name in (*table.consumed_topics, table.changelog_topic)})
     described = await admin.describe_topics(used, with_config=False)
     ids = {name: description.topic_id for name, description in described.items() if description is not None}
     for table in tables:
-        table.topic_ids = tuple(ids[topic] for topic in table.identity_topics)
+        table.topic_ids = tuple(ids[topic] for topic in table.consumed_topics)
         table.changelog_id = ids[table.changelog_topic]
     check_room(tables)
 

@@ -36,7 +36,6 @@ class Standby:
 
     Attributes:
         begin: the changelog's first offset when the copy was begun.
-        replay: where it stands in the changelog.
         end: where the changelog ended when it was last read; None before that.
         caught_up_ms: when the copy last held all that there was; None before that.
     """
@@ -45,7 +44,6 @@ class Standby:
     partition: int
     store: StateStore
     begin: int
-    replay: Replay
     end: int | None = None
     caught_up_ms: int | None = None
 
@@ -62,11 +60,11 @@ class Standby:
         )
         return LivePartition(self.table, self.partition, self.store, state)
 
-
-def _replay(table: RunningTable, store: StateStore, begin: int) -> Replay:
-    replay = Replay(store, windowed=table.definition.window is not None, begin=begin)
-    replay.position = max(replay.position, begin)
-    return replay
+    def replay(self) -> Replay:
+        """Where its store stands in the changelog; for whoever brings it further, one at a time."""
+        replay = Replay(self.store, windowed=self.table.definition.window is not None, begin=self.begin)
+        replay.position = max(replay.position, self.begin)
+        return replay
 
 
 class Standbys:
@@ -113,16 +111,14 @@ class Standbys:
 
     def add(self, table: RunningTable, partition: int, store: StateStore, begin: int) -> None:
         """One more copy, in an open store; only while paused."""
-        self._copies[table.name, partition] = Standby(table, partition, store, begin, _replay(table, store, begin))
+        self._copies[table.name, partition] = Standby(table, partition, store, begin)
 
     def resume(self) -> None:
         """Read on."""
         if not self._copies or self._thread is not None:
             return
-        for copy in self._copies.values():
-            # from what the store holds: where a write failed, what was replayed in memory is ahead of it
-            copy.replay = _replay(copy.table, copy.store, copy.begin)
-        copies = {(copy.table.changelog_topic, copy.partition): copy for copy in self._copies.values()}
+        # from what the stores hold: where a write failed, what was replayed in memory is ahead of it
+        copies = {(copy.table.changelog_topic, copy.partition): (copy, copy.replay()) for copy in self._copies.values()}
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(copies, ready), name="standby", daemon=True)
         self._thread.start()
@@ -133,7 +129,7 @@ class Standbys:
         await self.pause()
         self.drop(set())
 
-    def _run(self, copies: Mapping[Place, Standby], ready: threading.Event) -> None:
+    def _run(self, copies: Mapping[Place, tuple[Standby, Replay]], ready: threading.Event) -> None:
         async def main() -> None:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
@@ -156,20 +152,20 @@ class Standbys:
         finally:
             ready.set()
 
-    async def _read_forever(self, copies: Mapping[Place, Standby]) -> None:
+    async def _read_forever(self, copies: Mapping[Place, tuple[Standby, Replay]]) -> None:
         while True:
             try:
-                positions = {place: copy.replay.position for place, copy in copies.items()}
+                positions = {place: replay.position for place, (_, replay) in copies.items()}
                 async with ChangelogReader(self._settings, positions) as reader:
                     while True:
                         for chunk in await reader.next(_WAIT_S):
-                            copy = copies[chunk.place]
-                            if chunk.end > copy.replay.position:
-                                copy.store.write(copy.replay.take(chunk.records(), chunk.end))
+                            copy, replay = copies[chunk.place]
+                            if chunk.end > replay.position:
+                                copy.store.write(replay.take(chunk.records(), chunk.end))
                             elif chunk.nothing_here:
-                                copy.replay.position = max(copy.replay.position, chunk.end)
+                                replay.position = max(replay.position, chunk.end)
                             copy.end = chunk.high_watermark
-                            if copy.replay.position >= chunk.high_watermark or chunk.nothing_here:
+                            if replay.position >= chunk.high_watermark or chunk.nothing_here:
                                 copy.caught_up_ms = self._clock.now_ms()
                             await asyncio.sleep(0)
             except (KafkaError, OSError) as problem:

@@ -102,11 +102,15 @@ class RunningTable:
         return tuple(source.topic for source in self.definition.sources)
 
     @property
-    def identity_topics(self) -> Sequence[str]:
-        """The topics that the stored offsets are of: the inputs, and for a re-keyed table its source as well."""
+    def consumed_topics(self) -> Sequence[str]:
+        """All that is read for it, and that its offsets are of: the inputs, and of a re-keyed table its source as well."""
         if self.definition.rekey is not None:
             return (self.rekey_topic, self.definition.sources[0].topic)
         return self.input_topics
+
+    def in_order(self) -> "list[LivePartition]":
+        """The partitions that live here, by number."""
+        return [self.live[partition] for partition in sorted(self.live)]
 
     def next_to_forward(self, forwarded: Mapping[str, Forwarded]) -> int | None:
         """Of a re-keyed table's source, as a commit tells it; None where it does not know this re-key topic."""

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 #: how long the loop waits for records while some partitions are held, so that these are looked at again
 _HELD_POLL_S = 0.05
 _POLL_S = 0.5
-#: while records trickle, fetches are at least this far apart: one for every record that arrives would keep the broker busy
-_TRICKLE_PAUSE_S = 0.003
-_TRICKLE_MAX_BYTES = 64 << 10
 
 log = logging.getLogger(__name__)
 
@@ -219,13 +216,12 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
                     await self._wait_for_wake()
                     continue
                 records = await self._getmany(active_partitions=active, timeout=_HELD_POLL_S if held else _POLL_S)
-                fetched = sum(len(batch.raw) for batches in (records or {}).values() for batch in batches)
                 if self.flow_active:
                     for tp, batches in (records or {}).items():
                         self._hand_over(TP(tp.topic, tp.partition), batches)
                     if self._watches_idle:
                         self._note_emptied(active)
-                await asyncio.sleep(_TRICKLE_PAUSE_S if 0 < fetched < _TRICKLE_MAX_BYTES else 0)
+                await asyncio.sleep(0)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise

@@ -21,8 +21,8 @@ from streamapp.feeds.market import BAD_TIME_LIMIT_MS, MarketProtocol, Number, Pr
 from streamapp.feeds.options import parse_options
 from streamapp.feeds.protocol import (
     BAD_TIME,
-    HEARTBEAT,
     IGNORED,
+    SIGN_OF_LIFE,
     FeedEvent,
     FeedProtocol,
     ReconnectRequested,
@@ -182,7 +182,7 @@ class BinanceProtocol(MarketProtocol):
             detail = bytes(other.error).decode("utf-8", "replace") or f"{other.code}: {other.msg}"
             return [VenueError(self.venue, None, detail[:500])]
         if bytes(other.result) or other.id is not None:
-            return [HEARTBEAT]
+            return [SIGN_OF_LIFE]
         stream_kind = (other.stream or "").partition("@")[2].partition("@")[0]
         if (other.stream is None and not kind) or kind in _READ_KINDS or stream_kind in _READ_KINDS:
             return super()._undecodable(frame, now_ms, problem)

@@ -17,8 +17,8 @@ from streamapp.feeds.market import BAD_TIME_LIMIT_MS, MarketProtocol, Number, Pr
 from streamapp.feeds.options import parse_options
 from streamapp.feeds.protocol import (
     BAD_TIME,
-    HEARTBEAT,
     IGNORED,
+    SIGN_OF_LIFE,
     FeedEvent,
     FeedProtocol,
     ReconnectRequested,
@@ -158,7 +158,7 @@ class BitstampProtocol(MarketProtocol):
             return [ReconnectRequested("the venue asked for a new connection")]
         if isinstance(message, _Error):
             return [VenueError(self.venue, None, bytes(message.data).decode("utf-8", "replace")[:500])]
-        return [HEARTBEAT]
+        return [SIGN_OF_LIFE]
 
     def _undecodable(self, frame: str | bytes, now_ms: int, problem: msgspec.DecodeError) -> list[FeedEvent]:
         envelope = decode_text(_decode_envelope, frame)

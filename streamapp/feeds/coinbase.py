@@ -28,7 +28,7 @@ from streamapp.feeds.market import (
     instant_ms,
 )
 from streamapp.feeds.options import parse_options
-from streamapp.feeds.protocol import HEARTBEAT, IGNORED, FeedEvent, FeedProtocol, VenueError
+from streamapp.feeds.protocol import IGNORED, SIGN_OF_LIFE, FeedEvent, FeedProtocol, VenueError
 from streamapp.settings import FeedSettings
 
 URL = "wss://ws-feed.exchange.coinbase.com"
@@ -169,7 +169,7 @@ class CoinbaseProtocol(MarketProtocol):
 
     def _on_heartbeat(self, heartbeat: _Heartbeat) -> list[FeedEvent]:
         if heartbeat.last_trade_id is None or not self._numbered:
-            return [HEARTBEAT]
+            return [SIGN_OF_LIFE]
         instrument = self._instrument(heartbeat.product_id)
         overdue = self._overdue(instrument)
         last = instrument.last_id
@@ -177,7 +177,7 @@ class CoinbaseProtocol(MarketProtocol):
             instrument.last_id = heartbeat.last_trade_id
         elif heartbeat.last_trade_id > (instrument.last_id or 0):
             instrument.announced_id = heartbeat.last_trade_id
-        return [HEARTBEAT] if overdue is None else [overdue, HEARTBEAT]
+        return [SIGN_OF_LIFE] if overdue is None else [overdue, SIGN_OF_LIFE]
 
     def _overdue(self, instrument: Instrument) -> FeedEvent | None:
         announced, last = instrument.announced_id, instrument.last_id

@@ -42,10 +42,10 @@ from streamapp.feeds.market import MAX_INSTRUMENTS, Unusable
 from streamapp.feeds.options import parse_options
 from streamapp.feeds.protocol import (
     BAD_NUMBER,
-    HEARTBEAT,
     IGNORED,
     MALFORMED_JSON,
     MISSING_FIELD,
+    SIGN_OF_LIFE,
     TOO_MANY_SYMBOLS,
     WRONG_SCHEMA,
     WRONG_TYPE,
@@ -168,7 +168,7 @@ class GenericProtocol(FeedProtocol):
             text = said if isinstance(said, str) else json.dumps(said)
             return [VenueError(self.venue, None, text[:500])]
         if self._beats and all(get(whole) == value for get, value in self._beats):
-            return [HEARTBEAT]
+            return [SIGN_OF_LIFE]
         if not all(get(whole) == value for get, value in self._where):
             return [IGNORED]
         events: list[FeedEvent] = []

@@ -28,7 +28,7 @@ from streamapp.feeds.market import (
     reason_of,
 )
 from streamapp.feeds.options import parse_options
-from streamapp.feeds.protocol import HEARTBEAT, IGNORED, FeedEvent, FeedProtocol, Rejected, SendText, VenueError
+from streamapp.feeds.protocol import IGNORED, SIGN_OF_LIFE, FeedEvent, FeedProtocol, Rejected, SendText, VenueError
 from streamapp.settings import FeedSettings
 
 URL = "wss://ws.kraken.com/v2"
@@ -163,10 +163,10 @@ class KrakenProtocol(MarketProtocol):
         if isinstance(message, _Tickers):
             return [self._on_ticker(ticker, now_ms) for ticker in message.data] or [IGNORED]
         if isinstance(message, _Heartbeat):
-            return [HEARTBEAT]
+            return [SIGN_OF_LIFE]
         if isinstance(message, _Status):
             states = [one.system for one in message.data if one.system != "online"]
-            return [VenueError(self.venue, None, f"system status: {state[:100]}") for state in states] or [HEARTBEAT]
+            return [VenueError(self.venue, None, f"system status: {state[:100]}") for state in states] or [SIGN_OF_LIFE]
         return [IGNORED]
 
     def _undecodable(self, frame: str | bytes, now_ms: int, problem: msgspec.DecodeError) -> list[FeedEvent]:
@@ -181,7 +181,7 @@ class KrakenProtocol(MarketProtocol):
                     VenueError(self.venue, symbol, f"{other.method or 'request'}: {other.error or 'refused'}"[:500])
                 ]
             if other.method is not None or other.event == "heartbeat":
-                return [HEARTBEAT]
+                return [SIGN_OF_LIFE]
             if other.channel is not None or other.event is not None:
                 return [IGNORED]
         if is_version_1(frame):

@@ -142,18 +142,18 @@ class SendText(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-class Heartbeat(msgspec.Struct, frozen=True, gc=False):
-    """A sign of life without data."""
+class SignOfLife(msgspec.Struct, frozen=True, gc=False):
+    """The venue is there, and has nothing else to say."""
 
 
 class Ignored(msgspec.Struct, frozen=True, gc=False):
     """A valid frame that carries nothing of interest (acknowledgements, books, candles)."""
 
 
-FeedEvent = TopicRecord | GapDetected | Rejected | VenueError | ReconnectRequested | SendText | Heartbeat | Ignored
+FeedEvent = TopicRecord | GapDetected | Rejected | VenueError | ReconnectRequested | SendText | SignOfLife | Ignored
 
 #: events without content are shared
-HEARTBEAT = Heartbeat()
+SIGN_OF_LIFE = SignOfLife()
 IGNORED = Ignored()
 
 

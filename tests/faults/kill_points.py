@@ -28,7 +28,11 @@ RECORDED_MAX = 9
 #: module -> the functions of the path; None: all of them. Awaits anywhere in them are points.
 AWAITS: dict[str, set[str] | None] = {
     "streamapp.engine.checkpoints": None,
+    "streamapp.engine.checkpoint_timer": None,
+    "streamapp.engine.lease": None,
     "streamapp.engine.runtime": None,
+    "streamapp.engine.takeover": None,
+    "streamapp.engine.source_lanes": None,
     "streamapp.engine.transport": {
         "LaneConsumer._commit",
         "LaneConsumer._settle",

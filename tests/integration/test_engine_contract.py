@@ -26,6 +26,7 @@ from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import Message
 from faust.web.drivers.aiohttp import Web
+from faust.worker import Worker
 from mode.threads import MethodQueue, QueueServiceThread, ServiceThread
 from mode.utils.queues import ThrowableQueue
 
@@ -47,6 +48,7 @@ SOURCES = [
     (driver.Consumer, "_get_active_partitions", "b24897f3c7afdb5d"),
     (driver.Consumer, "_new_topicpartition", "fca87b618c4f494e"),
     (driver.AIOKafkaConsumerThread, "_create_worker_consumer", "c2701bfc3e6f6cad"),
+    (driver.AIOKafkaConsumerThread, "getmany", "26fc5fc9f3b667e1"),
     (driver.AIOKafkaConsumerThread, "_fetch_records", "39a2c6c79fc1455a"),
     (driver.AIOKafkaConsumerThread, "_commit", "932852ce7a23f658"),
     (TableManager, "on_start", "365dd25fbc0e0684"),
@@ -56,6 +58,10 @@ SOURCES = [
     (Recovery, "_resume_streams", "d986a6710c1aca98"),
     (PartitionRecords, "_unpack_records", "b803e6d46480732c"),
     (Fetcher, "fetched_records", "be4348896b9b66af"),
+    (Fetcher, "_fetch_requests_routine", "2a8ec5932644c9b0"),
+    (Fetcher, "_notify", "d3a30d94f34fd3a0"),
+    (Worker, "on_setup_root_logger", "0d468284fb5c8880"),
+    (Worker, "_setup_spinner_handler", "18cb28ef5b3de212"),
     (Stream, "_py_aiter", "3a48ee257a65435b"),
     (Stream, "_c_aiter", "fa44582a5882e9df"),
     (Stream, "_set_current_event", "b9a41294b605ac08"),
@@ -114,6 +120,9 @@ ATTRIBUTES = [
     (aiokafka.AIOKafkaConsumer.__init__, "_fetch_max_wait_ms"),
     (aiokafka.AIOKafkaConsumer.__init__, "_key_deserializer"),
     (aiokafka.AIOKafkaConsumer.__init__, "_subscription"),
+    (aiokafka.AIOKafkaConsumer.__init__, "_max_poll_records"),
+    (aiokafka.AIOKafkaConsumer.__init__, "_fetcher"),
+    (Fetcher.__init__, "_wait_consume_future"),
     (PartitionRecords.__init__, "_key_deserializer"),
     (TopicPartitionState.__init__, "highwater"),
     (TopicPartitionState.__init__, "timestamp"),

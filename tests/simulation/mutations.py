@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from streamapp.engine import checkpoints, runtime, tables
+from streamapp.engine import checkpoints, source_lanes, tables
 from streamapp.state import lanes, partition, sessions
 from streamapp.windows.sessions import Session
 from tests.simulation.workload import Scenario, scenario_of
@@ -81,7 +81,7 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     ),
     "forwarded past a gap": lambda: _rewrite(tables.RekeyedTap, "accept", ("and before <= newest", "and newest")),
     "forwarded from where the group is": lambda: _rewrite(
-        runtime, "_first_to_forward", ("    return 0\n", "    return here.committed or 0\n")
+        source_lanes, "_first_to_forward", ("    return 0\n", "    return here.committed or 0\n")
     ),
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -32,6 +33,32 @@ class Told:
     async def next(self) -> Outcome:
         async with asyncio.timeout(20):
             return await self.outcomes.get()
+
+
+def client_of(changes: Callable[[], AsyncIterator[Event]]) -> StreamClient:
+    """A client whose stream is this: when it goes on behind an event, `OnChange` has been given that."""
+
+    async def described(_table: str) -> SimpleNamespace:
+        return SimpleNamespace(fields=[FieldInfo("close", "number")])
+
+    return cast(
+        "StreamClient",
+        SimpleNamespace(changes=lambda _table, _key, *, prefix: changes(), describe_table=described),
+    )
+
+
+def event(key: str, close: float, window: dict[str, Any] | None = None) -> Event:
+    return Event("change", {"key": key, "value": {"close": close}, "window": window}, "x")
+
+
+async def turns() -> None:
+    """So many turns of the event loop that whatever has nothing to wait for has come to an end, and published it."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def close(activation: Activation) -> float:
+    return float(activation.value["close"])
 
 
 @contextlib.asynccontextmanager
@@ -110,25 +137,33 @@ async def test_action_has_a_time_out(serve: Serve) -> None:
         assert (await told.next()).error == "no result within 0.01 s"
 
 
-async def test_actions_at_once_are_bounded(serve: Serve, queries: FakeQueries) -> None:
-    for number in range(20):
-        queries.put("latest", f"x:K{number}", latest(500.0))
-    now = most = 0
+async def test_actions_at_once_are_bounded() -> None:
+    keys = [f"x:K{number}" for number in range(20)]
+    under_way: list[str] = []
+    at_once: list[int] = []
+    may_end = asyncio.Event()
+    told = Told()
 
-    async def counts(_activation: Activation) -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        async with asyncio.timeout(20):
-            while most < 3:  # noqa: ASYNC110 - the first ones wait for each other, so that the bound is reached
-                await asyncio.sleep(0.001)
-        await asyncio.sleep(0.002)
-        now -= 1
+    async def acts(activation: Activation) -> None:
+        under_way.append(activation.key)
+        at_once.append(len(under_way))
+        await may_end.wait()
+        await asyncio.sleep(0)  # let the next ones begin, if they may
+        under_way.remove(activation.key)
 
-    async with running(serve, "price > 100", counts, prefix="x:", concurrency=3) as told:
-        keys = {(await told.next()).activation.key for _ in range(20)}
-    assert keys == {f"x:K{number}" for number in range(20)}
-    assert most == 3
+    async def changes() -> AsyncIterator[Event]:
+        for key in keys:
+            yield event(key, 9.0)
+        await turns()
+        assert len(under_way) == 3, "all want to act, and none of them ends"
+        may_end.set()
+        acted = [(await told.next()).activation.key for _ in keys]
+        assert sorted(acted) == sorted(keys)
+
+    watch = OnChange(client_of(changes), "t", "close > 5", acts, debounce_ms=0, concurrency=3, publish=told)
+    async with asyncio.timeout(20):
+        await watch.run()
+    assert max(at_once) == 3
 
 
 async def test_quick_changes_are_one_action_with_the_newest_value(serve: Serve, queries: FakeQueries) -> None:
@@ -140,45 +175,37 @@ async def test_quick_changes_are_one_action_with_the_newest_value(serve: Serve, 
         assert told.outcomes.empty()
 
 
-async def test_key_that_never_rests_is_acted_on_all_the_same(serve: Serve, queries: FakeQueries) -> None:
-    async def keeps_changing() -> None:
-        number = 0
-        while True:
-            number += 1
-            queries.put("latest", BTC, latest(2_000.0 + number))
-            await asyncio.sleep(0.002)
+async def test_key_that_never_rests_is_acted_on_all_the_same() -> None:
+    told = Told()
 
-    async with running(serve, "price > 1000", price, debounce_ms=60_000, debounce_max_ms=100) as told:
-        changing = asyncio.create_task(keeps_changing())
-        assert (await told.next()).result > 2_000.0
-        changing.cancel()
+    async def changes() -> AsyncIterator[Event]:
+        for number in itertools.count(6):
+            yield event(BTC, float(number))
+            await asyncio.sleep(0)
+            if not told.outcomes.empty():
+                return
+
+    watch = OnChange(client_of(changes), "t", "close > 5", close, debounce_ms=60_000, debounce_max_ms=100, publish=told)
+    async with asyncio.timeout(20):
+        await watch.run()
+    assert (await told.next()).result >= 6.0
 
 
 async def test_late_event_of_an_older_window_begins_and_ends_nothing() -> None:
     seen: list[float] = []
     told = Told()
 
-    async def changes(_table: str, _key: str | None, *, prefix: str | None) -> AsyncIterator[Event]:
-        for close, start in [(9.0, 60), (1.0, 0), (9.5, 60), (99.0, 0), (2.0, 60), (99.0, 0), (7.0, 120)]:
-            window = {"start": start, "end": start + 60, "final": False}
-            yield Event("change", {"key": BTC, "value": {"close": close}, "window": window}, "x")
-            if close in (9.0, 7.0):
+    async def changes() -> AsyncIterator[Event]:
+        for value, start in [(9.0, 60), (1.0, 0), (9.5, 60), (99.0, 0), (2.0, 60), (99.0, 0), (7.0, 120)]:
+            yield event(BTC, value, {"start": start, "end": start + 60, "final": False})
+            await turns()  # an action that must not be would have been by now
+            while not told.outcomes.empty():
                 seen.append((await told.next()).result)
-            await asyncio.sleep(0.02)  # time enough for an action that must not be
 
-    async def close(activation: Activation) -> float:
-        return float(activation.value["close"])
-
-    client = SimpleNamespace(changes=changes, describe_table=described)
-    watch = OnChange(cast("StreamClient", client), "t", "close > 5", close, debounce_ms=1, publish=told)
+    watch = OnChange(client_of(changes), "t", "close > 5", close, debounce_ms=0, publish=told)
     async with asyncio.timeout(20):
         await watch.run()
     assert seen == [9.0, 7.0]
-    assert told.outcomes.empty()
-
-
-async def described(_table: str) -> SimpleNamespace:
-    return SimpleNamespace(fields=[FieldInfo("close", "number")])
 
 
 async def test_publishing_that_hangs_holds_no_action_up(serve: Serve, queries: FakeQueries) -> None:

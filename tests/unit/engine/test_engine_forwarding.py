@@ -22,7 +22,7 @@ PLACE = ("source-0", 0)
 TABLE = definition(Tumbling(10, 0, 1_000), Count(), rekey=lambda record: record.key, rekey_name="key")
 
 
-class Positions:
+class Consumer:
     """A consumer that notes what it is told; the group refuses the first commits."""
 
     def __init__(self, engine: Engine, refused: int = 0) -> None:
@@ -50,20 +50,20 @@ class Positions:
         pass
 
 
-def engine_with(metrics: Metrics, clock: ManualClock, **changed: Any) -> tuple[Engine, Positions]:
+def engine_with(metrics: Metrics, clock: ManualClock, **changed: Any) -> tuple[Engine, Consumer]:
     settings = Settings(kafka_delivery_timeout_ms=changed.pop("patience_ms", 5_000))
     engine = Engine("app", settings, metrics, on_failure=lambda problem: None, clock=clock)
     for name in changed.pop("names", ("table",)):
         engine.add(replace(TABLE, name=name, **changed)).topic_ids = (f"id-{name}", "source")
-    positions = Positions(engine)
-    engine.attach(positions)
-    return engine, positions
+    consumer = Consumer(engine)
+    engine.attach(consumer)
+    return engine, consumer
 
 
 async def open_lane(engine: Engine, here: SourceBounds) -> int:
     """Open the source's lane as an assignment does; where it begins to read."""
-    engine._forwarded = {PLACE: here.forwarded}
-    await engine._open_lane(PLACE, {PLACE: here})
+    engine._sources._forwarded = {PLACE: here.forwarded}
+    await engine._sources.open(PLACE, here)
     lane = engine.lanes[PLACE]
     await lane.stop()
     return lane.applied + 1
@@ -128,9 +128,9 @@ def test_more_tables_than_a_commit_has_room_for_are_refused_at_the_start() -> No
 async def test_forwarding_goes_on_where_the_commit_says_and_not_where_the_group_is(
     metrics: Metrics, clock: ManualClock, forwarded: Mapping[str, Forwarded], wanted: int
 ) -> None:
-    engine, positions = engine_with(metrics, clock)
+    engine, consumer = engine_with(metrics, clock)
     assert await open_lane(engine, SourceBounds(0, 200, 100, forwarded)) == wanted
-    assert positions.done == [("seek", wanted)]
+    assert consumer.done == [("seek", wanted)]
     assert told(engine)["table"] == Forwarded("id-table", wanted)
 
 
@@ -153,10 +153,10 @@ async def test_table_that_is_ahead_is_not_forwarded_again_beside_a_new_one(
 async def test_what_agents_have_not_done_is_read_though_the_tables_are_past_it(
     metrics: Metrics, clock: ManualClock, committed: int | None, wanted: int
 ) -> None:
-    engine, positions = engine_with(metrics, clock)
-    positions.agents = True
+    engine, consumer = engine_with(metrics, clock)
+    consumer.agents = True
     assert await open_lane(engine, SourceBounds(5, 200, committed, named(table=40))) == wanted
-    assert positions.done == [("seek", wanted)]
+    assert consumer.done == [("seek", wanted)]
     assert told(engine) == named(table=40)
 
 
@@ -164,18 +164,18 @@ async def test_what_agents_have_not_done_is_read_though_the_tables_are_past_it(
 async def test_table_that_starts_at_the_latest_is_noted_before_it_takes_anything(
     metrics: Metrics, clock: ManualClock, committed: int | None, begins: int
 ) -> None:
-    engine, positions = engine_with(metrics, clock, start="latest")
-    positions.refused = 2
+    engine, consumer = engine_with(metrics, clock, start="latest")
+    consumer.refused = 2
     await open_lane(engine, SourceBounds(0, 200, committed))
-    assert positions.done == [("commit", begins, named(table=begins)), ("seek", begins)]
-    positions.done.clear()
+    assert consumer.done == [("commit", begins, named(table=begins)), ("seek", begins)]
+    consumer.done.clear()
     await open_lane(engine, SourceBounds(0, 300, begins, named(table=begins)))
-    assert positions.done == [("seek", begins)], "the latest is where it was when the table began"
+    assert consumer.done == [("seek", begins)], "the latest is where it was when the table began"
 
 
 async def test_beginning_that_the_group_never_takes_stops_the_worker(metrics: Metrics, clock: ManualClock) -> None:
-    engine, positions = engine_with(metrics, clock, start="latest", patience_ms=1_000)
-    positions.refused = 1_000_000
+    engine, consumer = engine_with(metrics, clock, start="latest", patience_ms=1_000)
+    consumer.refused = 1_000_000
     with pytest.raises(KafkaError, match="tells where a table begins"):
         await open_lane(engine, SourceBounds(0, 200, None))
 

@@ -46,16 +46,10 @@ class Committing:
         return dict(self.real._filter_committable_offsets(list(self.lanes)))
 
 
-class NoCluster:
-    """Answers for no partitions."""
+class NothingToTakeOver:
+    """In the place of `TakeOver`, for assignments that bring nothing."""
 
-    async def begin_offsets(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        return {}
-
-    end_offsets = begin_offsets
-
-    async def commits(self, group: str, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Any]:
-        return {}
+    async def run(self, *_: Any, **__: Any) -> None: ...
 
 
 class Bench:
@@ -67,11 +61,11 @@ class Bench:
         self.engine = Engine(
             "app", Settings(commit_interval_ms=1), metrics, on_failure=self.failures.append, clock=clock
         )
-        self.engine.admin = NoCluster()  # type: ignore[assignment]
+        self.engine._takeover = NothingToTakeOver()  # type: ignore[assignment]
         self.flushes = 0
         self.problem: Exception | None = None
         self.engine.flush = self._flush  # type: ignore[method-assign]
-        self.timer = asyncio.create_task(self.engine._flush_forever())
+        self.engine._timer.start()
 
     async def _flush(self) -> None:
         self.flushes += 1
@@ -97,8 +91,7 @@ class Bench:
 async def bench(clock: ManualClock, metrics: Metrics) -> AsyncIterator[Bench]:
     bench = Bench(clock, metrics)
     yield bench
-    bench.timer.cancel()
-    await asyncio.gather(bench.timer, return_exceptions=True)
+    await bench.engine._timer.stop()
 
 
 async def test_checkpoints_rest_between_a_revocation_and_the_next_assignment(bench: Bench) -> None:
@@ -115,12 +108,13 @@ async def test_member_that_is_forgotten_while_it_takes_over_joins_again_instead_
 ) -> None:
     bench.member()
 
-    async def fenced(*_: Any) -> None:
+    async def fenced(*_: Any, **__: Any) -> None:
         if forgotten:
             bench.engine.lease.lapse()
         raise FencedError("somebody else has it")
 
-    bench.engine._take_over = fenced  # type: ignore[method-assign]
+    assert bench.engine._takeover is not None
+    bench.engine._takeover.run = fenced  # type: ignore[method-assign]
     await bench.engine.assign([])
     assert bench.engine._restoring is not None
     await asyncio.wait({bench.engine._restoring})

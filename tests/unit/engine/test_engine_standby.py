@@ -105,6 +105,29 @@ async def test_copy_whose_write_failed_goes_on_from_what_it_holds(table: Any) ->
     await copies.stop()
 
 
+async def test_stores_are_asked_once_per_rebalance_where_they_stand(
+    table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class Noted(standby.Replay):
+        def __init__(self, store: MemoryStore, **begin: Any) -> None:
+            asked.append(store)
+            super().__init__(store, **begin)
+
+    monkeypatch.setattr(standby, "Replay", Noted)
+    stores = [MemoryStore(), MemoryStore()]
+    copies = Standbys(Settings(), SystemClock())
+    copies.add(table, 0, stores[0], 0)
+    copies.resume()
+    await copies.pause()
+    assert asked == stores[:1]
+    copies.add(table, 1, stores[1], 0)
+    copies.resume()
+    await copies.stop()
+    assert asked == [stores[0], *stores]
+
+
 async def test_copies_wait_for_brokers_that_cannot_be_reached(table: Any) -> None:
     Reader.refusals = 3
     store = MemoryStore()

@@ -3,7 +3,7 @@
 import pytest
 
 from streamapp.errors import ConfigurationError
-from streamapp.feeds.protocol import HEARTBEAT, IGNORED, ReconnectRequested, VenueError
+from streamapp.feeds.protocol import IGNORED, SIGN_OF_LIFE, ReconnectRequested, VenueError
 from tests.fakes.feed_frames import NOW_MS, feed, gaps, protocol, reasons, records
 
 
@@ -145,7 +145,7 @@ def test_binance_answers_errors_and_other_streams_are_no_dead_letters():
         {"stream": "btcusdt@avgPrice", "data": {"e": "avgPrice", "s": "BTCUSDT"}},
     )
 
-    assert [type(event) for event in events] == [type(HEARTBEAT), VenueError, *[type(IGNORED)] * 3]
+    assert [type(event) for event in events] == [type(SIGN_OF_LIFE), VenueError, *[type(IGNORED)] * 3]
 
 
 @pytest.mark.parametrize(

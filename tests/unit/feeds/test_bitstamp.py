@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from streamapp.feeds.protocol import HEARTBEAT, IGNORED, ReconnectRequested, SendText, VenueError
+from streamapp.feeds.protocol import IGNORED, SIGN_OF_LIFE, ReconnectRequested, SendText, VenueError
 from tests.fakes.feed_frames import NOW_MS, feed, gaps, protocol, reasons, records
 
 
@@ -103,7 +103,7 @@ def test_bitstamp_housekeeping_frames():
         {"event": "order_created", "channel": "live_orders_btcusd", "data": {}},
     )
 
-    assert [type(event) for event in events] == [type(HEARTBEAT)] * 2 + [VenueError] + [type(IGNORED)] * 2
+    assert [type(event) for event in events] == [type(SIGN_OF_LIFE)] * 2 + [VenueError] + [type(IGNORED)] * 2
 
 
 @pytest.mark.parametrize(

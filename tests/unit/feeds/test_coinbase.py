@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from streamapp.feeds.protocol import HEARTBEAT, IGNORED, DedupKey, TopicRecord, VenueError
+from streamapp.feeds.protocol import IGNORED, SIGN_OF_LIFE, DedupKey, TopicRecord, VenueError
 from tests.fakes.feed_frames import NOW_MS, feed, gaps, protocol, reasons, records
 
 
@@ -152,7 +152,7 @@ def test_coinbase_heartbeat_ahead_of_its_match_is_no_gap():
 def test_coinbase_heartbeats_without_matches_report_no_gap():
     subject = protocol("coinbase", channels=["ticker", "heartbeat"])
 
-    assert feed(subject, heartbeat(10), heartbeat(20), heartbeat(30)) == [HEARTBEAT] * 3
+    assert feed(subject, heartbeat(10), heartbeat(20), heartbeat(30)) == [SIGN_OF_LIFE] * 3
 
 
 def test_coinbase_subscribes_to_every_product_and_channel():

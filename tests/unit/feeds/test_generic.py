@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from streamapp.errors import ConfigurationError
 from streamapp.feeds import generic
-from streamapp.feeds.protocol import HEARTBEAT, IGNORED, DedupKey, SendText, VenueError
+from streamapp.feeds.protocol import IGNORED, SIGN_OF_LIFE, DedupKey, SendText, VenueError
 from tests.fakes.feed_frames import NOW_MS, feed, gaps, protocol, reasons, records
 
 
@@ -90,7 +90,7 @@ def test_generic_other_frames_are_ignored_and_errors_reported():
 
     events = feed(subject, {"type": "hello"}, {"type": "beat"}, {"error": {"text": "no such line"}}, frame(), [], 3)
 
-    assert events == [IGNORED, HEARTBEAT, VenueError("plant", None, "no such line"), IGNORED, IGNORED, IGNORED]
+    assert events == [IGNORED, SIGN_OF_LIFE, VenueError("plant", None, "no such line"), IGNORED, IGNORED, IGNORED]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 
-from streamapp.feeds.protocol import HEARTBEAT, IGNORED, SendText, VenueError
+from streamapp.feeds.protocol import IGNORED, SIGN_OF_LIFE, SendText, VenueError
 from tests.fakes.feed_frames import NOW_MS, feed, gaps, protocol, reasons, records
 
 
@@ -106,11 +106,11 @@ def test_kraken_housekeeping_frames():
     )
 
     assert events == [
-        HEARTBEAT,
-        HEARTBEAT,
-        HEARTBEAT,
+        SIGN_OF_LIFE,
+        SIGN_OF_LIFE,
+        SIGN_OF_LIFE,
         VenueError("kraken", "X-Y", "subscribe: Currency pair not supported X/Y"),
-        HEARTBEAT,
+        SIGN_OF_LIFE,
         VenueError("kraken", None, "system status: maintenance"),
         IGNORED,
         IGNORED,
@@ -125,7 +125,7 @@ def test_kraken_frames_of_version_1_are_ignored():
         {"event": "systemStatus", "status": "online"},
     )
 
-    assert events == [IGNORED, HEARTBEAT, IGNORED]
+    assert events == [IGNORED, SIGN_OF_LIFE, IGNORED]
 
 
 def test_kraken_other_arrays_are_rejected():

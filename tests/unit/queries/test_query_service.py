@@ -73,6 +73,7 @@ class Half:
             state = PartitionState(self.table.definition, partition, MemoryStore())
             self.table.live[partition] = LivePartition(self.table, partition, state.store, state)
         self.runner: web.AppRunner | None = None
+        self.owners = owners
         self.known_copies: Places = {}
 
     def count(self, key: str) -> None:
@@ -267,7 +268,8 @@ async def followed(half: Half, identity: str | None = None) -> AsyncIterator[tup
     async with (
         aiohttp.ClientSession() as session,
         session.get(
-            f"{half.service._own_url}/v1/tables/{T}/changes", headers={"Last-Event-ID": identity} if identity else {}
+            f"{half.service._owners.own_url}/v1/tables/{T}/changes",
+            headers={"Last-Event-ID": identity} if identity else {},
         ) as response,
     ):
         assert response.status == 200
@@ -352,7 +354,7 @@ async def test_copy_answers_marked_as_stale_while_the_owner_is_gone(halves: tupl
         await first.service.get(T, theirs[0])
 
     # on a third worker
-    owners = first.service._owners()
+    owners = first.owners
     third = Half(set(), dict(owners), {}, first.engine.clock)
     third.copies[partition] = copied
     first.known_copies[await third.start()] = {first.table.input_topics[0]: [partition]}
