@@ -23,7 +23,6 @@ from streamapp.errors import RecordError
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.metrics import Metrics
 from streamapp.records.codec import Codec
-from streamapp.state.partition import COLUMN_LANE_MIN_RECORDS
 
 if TYPE_CHECKING:
     from streamapp.kafka.producer import OutMessage
@@ -33,6 +32,9 @@ CHUNK_MAX_RECORDS = 8_192
 #: records of the batches that are decoded at once by columns; a batch is never cut
 COLUMN_CHUNK_MAX_RECORDS = 32_768
 
+#: no more than this wait where the lane keeps up; readers get a turn after each slice of them
+_SLICED_MAX_RECORDS = 1_024
+_SLICE_RECORDS = 256
 _YIELD_MIN_RECORDS = 512
 _SEQUENCE_BOUND = 1 << 63  # beyond it a number can neither be a column nor be written down
 _timestamp = attrgetter("timestamp")
@@ -171,16 +173,19 @@ class SourceLane:
 
     async def _process_batches(self, batches: Sequence[RecordBatch], count: int) -> None:
         end = batches[-1].next_offset - 1
-        if count >= COLUMN_LANE_MIN_RECORDS:
+        if any(tap.gains_by_columns(count) for tap in self.taps):
             if self._column_groups is None:
                 self._column_groups = self._make_column_groups()
             if self._column_groups and await self._process_columns(self._column_groups, batches):
                 self._finished(end)
                 return
         records = [record for batch in batches for record in batch.records()]
-        for begin in range(0, len(records), CHUNK_MAX_RECORDS):
-            chunk = records[begin : begin + CHUNK_MAX_RECORDS]
-            last = begin + CHUNK_MAX_RECORDS >= len(records)
+        size = CHUNK_MAX_RECORDS if len(records) > _SLICED_MAX_RECORDS else _SLICE_RECORDS
+        for begin in range(0, len(records), size):
+            if begin:
+                await asyncio.sleep(0)
+            chunk = records[begin : begin + size]
+            last = begin + size >= len(records)
             await self._process(chunk, end if last else chunk[-1].offset)
         if not records:
             self._finished(end)

@@ -158,6 +158,11 @@ class TableTap:
             return None
         return aggregate.inputs(self.source)
 
+    def gains_by_columns(self, records: int) -> bool:
+        """Whether the table merges so many records sooner by columns."""
+        state = self.live.state
+        return state is not None and state.gains_by_columns(records)
+
     def prepare(self, decoded: Decoded) -> None:
         """Group the chunk."""
         state = self.live.state
@@ -279,6 +284,10 @@ class ForwardTap:
         self._partition = partition
         self._producer = producer
         self._first = first
+
+    def gains_by_columns(self, records: int) -> bool:
+        """Never: the new key is a function of the record."""
+        return False
 
     def inputs(self) -> None:
         """The new key is a function of the record."""

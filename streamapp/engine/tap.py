@@ -44,6 +44,10 @@ class Tap(Protocol):
         """The offset that this tap wants to read next; None: wherever the group is."""
         ...
 
+    def gains_by_columns(self, records: int) -> bool:
+        """Whether it takes so many records sooner by columns than one by one."""
+        ...
+
     def inputs(self) -> Sequence[str] | None:
         """The fields that it takes by columns; None where it has to see the records themselves."""
         ...

@@ -13,7 +13,6 @@ from streamapp.clock import ManualClock
 from streamapp.columns.decoder import decoder_for
 from streamapp.columns.library import load
 from streamapp.columns.schema import fields_of
-from streamapp.engine import lane as lane_module
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.lane import SourceLane
 from streamapp.engine.tap import Decoded
@@ -137,7 +136,8 @@ def test_plain_records_are_not_left_to_the_codec() -> None:
 class Sink:
     needs_key = True
 
-    def __init__(self, model: type, time_field: str | None) -> None:
+    def __init__(self, model: type, time_field: str | None, by_columns: bool) -> None:
+        self.by_columns = by_columns
         self.codec = codec_for(model)
         self.time_field = time_field
         self.rows: list[tuple[Any, ...]] = []
@@ -165,6 +165,9 @@ class Sink:
     def position(self) -> int | None:
         return None
 
+    def gains_by_columns(self, records: int) -> bool:
+        return self.by_columns
+
     def inputs(self) -> tuple[str, ...]:
         return ("price",)
 
@@ -174,7 +177,7 @@ class Sink:
 
 async def run(records: list[Raw], model: type, time_field: str | None, by_columns: bool) -> tuple[list[Any], list[Any]]:
     clock, metrics = ManualClock(1_000), Metrics()
-    sink = Sink(model, time_field)
+    sink = Sink(model, time_field, by_columns)
     lane = SourceLane(
         "events",
         0,
@@ -190,13 +193,11 @@ async def run(records: list[Raw], model: type, time_field: str | None, by_column
     failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
     lane.start(lambda: None, failed.set_result)
     middle = len(records) // 2
-    threshold, lane_module.COLUMN_LANE_MIN_RECORDS = lane_module.COLUMN_LANE_MIN_RECORDS, 1 if by_columns else 1_000
     parts = [records[:-1][:middle], records[:-1][middle:], records[-1:]]
     lane.offer([batch_of(part) for part in parts if part])
     async with asyncio.timeout(20):
         while lane.applied < records[-1].offset and not failed.done():  # noqa: ASYNC110 - the lane announces nothing else
             await asyncio.sleep(0)
-    lane_module.COLUMN_LANE_MIN_RECORDS = threshold
     assert not failed.done(), failed.result()
     await lane.stop()
     assert sink.prepared == by_columns

@@ -46,7 +46,7 @@ few = settings(
 @pytest.fixture(autouse=True)
 def columns_from_three_records_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches shall take the column lane too."""
-    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_RECORDS", 3)
+    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", 3)
 
 
 @st.composite

@@ -68,7 +68,7 @@ class Run:
     def __init__(self, world: World, drawn: Scenario) -> None:
         self.world, self.scenario = world, drawn
         draw = world.random
-        partition_state.COLUMN_LANE_MIN_RECORDS = draw.choice((3, 192, 192))
+        partition_state.COLUMN_LANE_MIN_MERGES = draw.choice((3, 192, 192))
         self.cluster = Cluster(world)
         for topic in drawn.sources:
             self.cluster.create(topic, drawn.partitions)

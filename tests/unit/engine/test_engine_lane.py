@@ -57,6 +57,9 @@ class Sink:
     def position(self) -> int | None:
         return None
 
+    def gains_by_columns(self, records: int) -> bool:
+        return False
+
     @property
     def offsets(self) -> list[int]:
         return [offset for chunk in self.chunks for offset in chunk.offsets]
@@ -195,8 +198,16 @@ async def test_unknown_sequences_are_minus_one():
     await bench.lane.stop()
 
 
-async def test_long_lists_are_worked_off_in_chunks_in_order(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lane_module, "CHUNK_MAX_RECORDS", 4)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param({"_SLICED_MAX_RECORDS": 5, "CHUNK_MAX_RECORDS": 4, "_SLICE_RECORDS": 1}, id="long"),
+        pytest.param({"_SLICED_MAX_RECORDS": 11, "CHUNK_MAX_RECORDS": 100, "_SLICE_RECORDS": 4}, id="short"),
+    ],
+)
+async def test_lists_are_worked_off_in_parts_in_order(sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch):
+    for name, size in sizes.items():
+        monkeypatch.setattr(lane_module, name, size)
     sink = Sink()
     bench = Bench(sink)
     bench.offer([trade(offset) for offset in range(10)])
@@ -208,7 +219,7 @@ async def test_long_lists_are_worked_off_in_chunks_in_order(monkeypatch: pytest.
 
 
 async def test_a_full_queue_says_so_and_calls_when_there_is_room(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lane_module, "CHUNK_MAX_RECORDS", 3)
+    monkeypatch.setattr(lane_module, "_SLICE_RECORDS", 3)
     sink = Sink()
     sink.gate.clear()
     bench = Bench(sink, queue=6)

@@ -8,7 +8,7 @@ import pytest
 
 from streamapp.state import partition
 from streamapp.state.batch import Applied, Batch
-from streamapp.state.partition import COLUMN_LANE_MIN_RECORDS, PartitionState
+from streamapp.state.partition import COLUMN_LANE_MIN_MERGES, PartitionState
 from streamapp.state.store import MemoryStore
 from streamapp.tables.market import MarketLatest, TradeStats
 from streamapp.windows.aggregate import Aggregate
@@ -56,7 +56,7 @@ def events(seed: int, count: int, *, disorder: int, speed: float = 1.0) -> list[
 def run(
     aggregate: Aggregate, window: Any, batches: list[Batch], *, columns: bool, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[PartitionState, list[Applied]]:
-    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_RECORDS", COLUMN_LANE_MIN_RECORDS if columns else 1 << 60)
+    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", COLUMN_LANE_MIN_MERGES if columns else 1 << 60)
     state = PartitionState(definition(window, aggregate), 0, MemoryStore())
     return state, [state.apply(one) for one in batches]
 
@@ -102,7 +102,7 @@ def test_both_lanes_come_to_the_same(aggregate: Aggregate, window: Any, disorder
 def test_both_lanes_agree_on_two_sources_of_one_value(monkeypatch: pytest.MonkeyPatch):
     found = []
     for columns in (True, False):
-        monkeypatch.setattr(partition, "COLUMN_LANE_MIN_RECORDS", 2 if columns else 1 << 60)
+        monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", 2 if columns else 1 << 60)
         state = PartitionState(definition(None, MarketLatest(), 2), 0, MemoryStore(), origins=2)
         for origin in (0, 1, 0):
             first = state.applied[origin] + 1
@@ -126,7 +126,7 @@ def test_tables_that_share_a_batch_do_not_disturb_each_other(monkeypatch: pytest
 
 
 def test_a_record_late_for_one_hopping_window_does_not_set_another_back(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_RECORDS", 3)
+    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", 3)
     state = PartitionState(definition(Hopping(20, 10, 0, 100_000), Candle()), 0, MemoryStore())
     # offset 1 is late for the window at 0 and counts in the one at 10, where offset 2 counts too
     state.apply(batch([Event("a", 20), Event("a", 12), Event("a", 21)]))
@@ -183,7 +183,7 @@ def test_one_value_missing_among_many_is_skipped_in_both_lanes(monkeypatch: pyte
 def test_of_two_origins_with_the_same_place_the_first_origin_comes_first_whichever_is_read_first(
     window: Any, columns: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_RECORDS", 1 if columns else 1 << 60)
+    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", 1 if columns else 1 << 60)
     batches = [batch([Event("a", 5, price)] * 2, origin=origin, source=0) for origin, price in enumerate((1.0, 2.0))]
     for order in (batches, batches[::-1]):
         state = PartitionState(definition(window, Candle()), 0, MemoryStore(), origins=2)
