@@ -45,6 +45,11 @@ class Metrics:
         self.batch_seconds = Histogram(
             "streamapp_batch_seconds", "time to merge one batch", ["topic"], buckets=_LATENCY_S, registry=registry
         )
+        self.fetch_pace = Gauge(
+            "streamapp_fetch_pace_seconds",
+            "pause between fetches: the small one while records are taken as they come, more where they are taken in bulk",
+            registry=registry,
+        )
         self.changelog_records = Counter(
             "streamapp_changelog_records", "records written to the changelog", ["table"], registry=registry
         )

@@ -120,7 +120,13 @@ class Settings(BaseSettings):
         3,
         ge=0,
         le=1_000,
-        description="pause between fetches while records trickle: longer costs freshness, shorter processor time",
+        description="pause between fetches while records are taken as they come: a longer one is less fresh, and less work",
+    )
+    fetch_pace_max_ms: int = Field(
+        100,
+        ge=0,
+        le=1_000,
+        description="longest pause where too many records come to be taken one by one; 0: never above fetch_pace_ms",
     )
     batch_queue_max_records: int = Field(
         32_000, gt=0, description="records that wait per partition before fetching stops"

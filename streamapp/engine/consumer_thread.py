@@ -17,7 +17,7 @@ from mode.utils.futures import maybe_set_exception, maybe_set_result
 
 from streamapp.engine.fetching import hand_out_batches
 from streamapp.engine.membership import MemberCoordinator
-from streamapp.engine.pacing import FetchPace
+from streamapp.engine.pacing import Pace, PacedFetches
 from streamapp.errors import FencedError
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._fetches: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
+        self._pace = Pace(0.0, 0)
+        self._paced: PacedFetches | None = None
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -86,6 +88,12 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
         # Faust reads its own setting when the app is made, before there is a directory that could remember an identity
         consumer._group_instance_id = self.consumer.app.instance_id or None
         return consumer
+
+    def pace(self, pace: Pace) -> None:
+        """How fetches follow each other from now on; from any thread."""
+        self._pace = pace
+        if self._paced is not None:
+            self._paced.pace = pace
 
     async def getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
         """Records of these partitions, as soon as there are any.
@@ -113,7 +121,8 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
             consumer = self._ensure_consumer()
             most = consumer._max_poll_records  # as the stock method
             found = await self._fetch_records(consumer, active, timeout=timeout, max_records=most)
-            self._pace.took(sum(len(batch.raw) for batches in found.values() for batch in batches))
+            if self._paced is not None:
+                self._paced.took(sum(batch.count for batches in found.values() for batch in batches))
         except BaseException as problem:
             self.parent_loop.call_soon_threadsafe(maybe_set_exception, promise, problem)
         else:
@@ -148,7 +157,7 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
         await super().on_start()
         assert self._consumer is not None
         # its fetcher is made when it starts; there is no other way to it
-        self._pace = FetchPace(self._consumer._fetcher, self.consumer.app.settings.fetch_pace_ms / 1000)
+        self._paced = PacedFetches(self._consumer._fetcher, self._pace)
         coordinator = self._consumer._coordinator
         if isinstance(coordinator, MemberCoordinator):
             app = self.consumer.app

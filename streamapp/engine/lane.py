@@ -7,8 +7,10 @@ record. What cannot be decoded becomes a dead letter and the lane goes on.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,6 +53,7 @@ class SourceLane:
         max_record_bytes: a larger value is rejected undecoded.
         queue_max_records: `full` from this many waiting records on.
         until_room: awaited before each chunk; it returns when memory is there for what the chunk may change.
+        stopwatch: seconds, finer than a clock's; only for what a record costs.
         native: whether batches may be, or have to be, decoded by the native library.
     """
 
@@ -68,6 +71,7 @@ class SourceLane:
         queue_max_records: int,
         native: Mode = "auto",
         until_room: Callable[[], Awaitable[None]] | None = None,
+        stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.topic, self.partition, self.taps = topic, partition, taps
         self.rejected: list[OutMessage] = []
@@ -75,6 +79,11 @@ class SourceLane:
         self.durable = -1  # last offset that is safe to commit
         self.last_activity_ms = clock.monotonic_ms()
         self.ready = False  # everything restored, position set
+        self.offered = 0
+        self.singly, self.singly_s = (
+            0,
+            0.0,
+        )  # records taken one by one where the lane keeps up, and the seconds they took
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._clock = clock
@@ -88,6 +97,7 @@ class SourceLane:
         self._column_groups: list[ColumnGroup] | None = None  # made when the first batch comes
         self._native = native
         self._until_room = until_room
+        self._stopwatch = stopwatch
         self._on_room: Callable[[], None] | None = None
         self.hot_keys = HotKeys(topic, partition, clock)
         self._partition_records = metrics.partition_records.labels(topic, str(partition))
@@ -109,6 +119,11 @@ class SourceLane:
     def waiting(self) -> bool:
         """Whether there are records that are not merged yet."""
         return self._queued > 0
+
+    @cached_property
+    def takes_columns(self) -> bool:
+        """Whether all its taps can take columns."""
+        return all(tap.inputs() is not None for tap in self.taps)
 
     def start(self, on_room: Callable[[], None], on_failure: Callable[[BaseException], None]) -> None:
         """Begin to work; `on_room` is called when a full queue has room again, `on_failure` when the lane broke."""
@@ -134,7 +149,9 @@ class SourceLane:
     def offer(self, batches: Sequence[RecordBatch]) -> None:
         """Queue fetched batches. Never refuses: the consumer stops fetching when `full`."""
         self._queue.extend(batches)
-        self._queued += sum(batch.count for batch in batches)
+        count = sum(batch.count for batch in batches)
+        self._queued += count
+        self.offered += count
         self._arrived.set()
 
     async def _run(self) -> None:
@@ -180,13 +197,18 @@ class SourceLane:
                 self._finished(end)
                 return
         records = [record for batch in batches for record in batch.records()]
-        size = CHUNK_MAX_RECORDS if len(records) > _SLICED_MAX_RECORDS else _SLICE_RECORDS
-        for begin in range(0, len(records), size):
-            if begin:
+        sliced = len(records) <= _SLICED_MAX_RECORDS
+        size = _SLICE_RECORDS if sliced else CHUNK_MAX_RECORDS
+        for first in range(0, len(records), size):
+            if first:
                 await asyncio.sleep(0)
-            chunk = records[begin : begin + size]
-            last = begin + size >= len(records)
+            chunk = records[first : first + size]
+            last = first + size >= len(records)
+            begin_s = self._stopwatch()
             await self._process(chunk, end if last else chunk[-1].offset)
+            if sliced:  # the turns that others get in long ones would count as well
+                self.singly += len(chunk)
+                self.singly_s += self._stopwatch() - begin_s
         if not records:
             self._finished(end)
 

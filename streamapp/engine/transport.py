@@ -26,6 +26,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streamapp.engine.acks import AckTracker
+from streamapp.engine.batching import Batching
 from streamapp.engine.consumer_thread import LaneConsumerThread
 from streamapp.engine.feeder import AgentFeeder
 from streamapp.kafka.record_batch import RecordBatch
@@ -55,6 +56,13 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         self._wake = asyncio.Event()
         self._emptied_ms: dict[TP, int] = {}
         self._watches_idle = self.app.settings.idle_timeout_ms > 0
+        settings = self.app.settings
+        self._batching = Batching(
+            self.app.clock,
+            settings.fetch_pace_ms / 1000,
+            max(settings.fetch_pace_ms, settings.fetch_pace_max_ms) / 1000,
+        )
+        self._set_pace()
         self.app.engine.attach(self)
 
     def _new_consumer_thread(self) -> LaneConsumerThread:
@@ -221,6 +229,8 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
                         self._hand_over(TP(tp.topic, tp.partition), batches)
                     if self._watches_idle:
                         self._note_emptied(active)
+                    if self._batching.look(self.app.engine.lanes.values()):
+                        self._set_pace()
                 await asyncio.sleep(0)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
@@ -228,6 +238,11 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         except asyncio.CancelledError:
             if not self.app.should_stop:
                 raise
+
+    def _set_pace(self) -> None:
+        pace = self._batching.pace
+        self._thread.pace(pace)
+        self.app.metrics.fetch_pace.set(pace.pause_s)
 
     async def _wait_for_wake(self) -> None:
         with contextlib.suppress(TimeoutError):

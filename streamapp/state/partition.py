@@ -36,7 +36,7 @@ from streamapp.windows.sessions import Session
 
 #: from this many merges on (records times the windows that each counts in) the column lane takes less time than the record
 #: lane: whatever it is given it takes some milliseconds, and a merge in the record lane takes some microseconds
-COLUMN_LANE_MIN_MERGES = 1_024
+COLUMN_LANE_MIN_MERGES = 512
 #: of more keys it is not looked one by one which of them readers see, only to say how many they are
 _COUNT_VISIBLE_MAX_KEYS = 2_000
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from aiokafka.consumer.fetcher import Fetcher
 
-from streamapp.engine.pacing import TRICKLE_MAX_BYTES, FetchPace
+from streamapp.engine.pacing import Pace, PacedFetches
 
 _PACE_S = 0.05
+_MOST = 1_000
 _TIMEOUT_S = 10.0
 
 
@@ -27,7 +28,7 @@ class RoutinesSide:
 
 async def test_question_after_a_small_answer_waits_for_its_pace() -> None:
     fetcher = RoutinesSide()
-    pace = FetchPace(fetcher, _PACE_S)
+    pace = PacedFetches(fetcher, Pace(_PACE_S, _MOST))
     pace.took(100)
     asked, begin = fetcher._wait_consume_future, time.monotonic()
     for _ in range(4):  # once for each partition of an answer
@@ -39,8 +40,8 @@ async def test_question_after_a_small_answer_waits_for_its_pace() -> None:
 
 async def test_question_after_much_and_after_nothing_is_not_postponed() -> None:
     fetcher = RoutinesSide()
-    pace = FetchPace(fetcher, _PACE_S)
-    for size in (TRICKLE_MAX_BYTES, 0):
+    pace = PacedFetches(fetcher, Pace(_PACE_S, _MOST))
+    for size in (_MOST + 1, 0):
         pace.took(100)
         pace.took(size)
         asked = fetcher.ask_again()
@@ -50,14 +51,14 @@ async def test_question_after_much_and_after_nothing_is_not_postponed() -> None:
 
 async def test_first_question_is_not_postponed() -> None:
     fetcher = RoutinesSide()
-    FetchPace(fetcher, _PACE_S)
+    PacedFetches(fetcher, Pace(_PACE_S, _MOST))
     fetcher._notify(fetcher._wait_consume_future)
     assert fetcher._wait_consume_future.done()
 
 
 async def test_who_waits_for_an_answer_is_told_at_once() -> None:
     fetcher = RoutinesSide()
-    pace = FetchPace(fetcher, _PACE_S)
+    pace = PacedFetches(fetcher, Pace(_PACE_S, _MOST))
     pace.took(100)
     waiter = asyncio.get_running_loop().create_future()
     fetcher._notify(waiter)
@@ -66,7 +67,7 @@ async def test_who_waits_for_an_answer_is_told_at_once() -> None:
 
 async def test_pace_of_a_replaced_question_does_not_hold_up_the_next() -> None:
     fetcher = RoutinesSide()
-    pace = FetchPace(fetcher, _PACE_S)
+    pace = PacedFetches(fetcher, Pace(_PACE_S, _MOST))
     pace.took(100)
     fetcher._notify(fetcher._wait_consume_future)
     asked = fetcher.ask_again()  # something else has woken the routine
@@ -74,8 +75,10 @@ async def test_pace_of_a_replaced_question_does_not_hold_up_the_next() -> None:
     await asyncio.wait_for(asked, _TIMEOUT_S)
 
 
-async def test_no_pace_leaves_the_fetcher_as_it_is() -> None:
+async def test_without_a_pause_nothing_is_postponed() -> None:
     fetcher = RoutinesSide()
-    stock = fetcher._notify
-    FetchPace(fetcher, 0.0).took(100)
-    assert fetcher._notify is stock
+    pace = PacedFetches(fetcher, Pace(_PACE_S, _MOST))
+    pace.took(100)
+    pace.pace = Pace(0.0, _MOST)
+    fetcher._notify(fetcher._wait_consume_future)
+    assert fetcher._wait_consume_future.done()
