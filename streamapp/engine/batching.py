@@ -17,11 +17,13 @@ from streamapp.state.partition import COLUMN_LANE_MIN_MERGES
 TRICKLE_MAX_RECORDS = 1_024
 _LOOK_MS = 250
 #: part of the event loop's time that the record lane may take, and that it must be expected to take to be trusted again
-_SHARE_MAX, _SHARE_BACK = 0.3, 0.15
-#: of a partition, in one answer: well above where columns pay, as partitions differ
-_BULK_RECORDS = 2 * COLUMN_LANE_MIN_MERGES
+_SHARE_MAX, _SHARE_BACK = 0.5, 0.3
+#: of a partition, in one answer: well above where columns pay, as partitions differ; and the least for which it is done
+_BULK_RECORDS, _BULK_MIN_RECORDS = 2 * COLUMN_LANE_MIN_MERGES, COLUMN_LANE_MIN_MERGES * 3 // 2
 #: while no record is taken singly, what one costs is known less and less: half of it after half a minute
 _FORGET = 0.994
+#: how much the newest look counts
+_NEWS = 0.25
 
 
 class Feeding(Protocol):
@@ -71,7 +73,7 @@ class Batching:
             return False  # other lanes than the last time: from the next time on they can be compared
         if singly:
             cost_s = singly_s / singly
-            self._cost_s = (self._cost_s + cost_s) / 2 if self._cost_s else cost_s
+            self._cost_s += (cost_s - self._cost_s) * _NEWS if self._cost_s else cost_s
         else:
             self._cost_s *= _FORGET
         before, self.pace = self.pace, self._choose(offered / elapsed_s, len(fed))
@@ -83,7 +85,7 @@ class Batching:
             return self._as_they_come
         wanted = _BULK_RECORDS * lanes
         pause_s = min(wanted / rate, self._pause_max_s)
-        if rate * pause_s < COLUMN_LANE_MIN_MERGES * lanes:
+        if rate * pause_s < _BULK_MIN_RECORDS * lanes:
             return self._as_they_come  # over so many partitions that no pause within the bound would help
         # whole milliseconds: a pace that changes with every look would say nothing
         return Pace(max(round(pause_s, 3), self._as_they_come.pause_s), 4 * wanted)
