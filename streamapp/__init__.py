@@ -6,6 +6,8 @@ The public names are imported on first use: the command line and the pure layers
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from streamapp.importing import uncollected
+
 if TYPE_CHECKING:
     from streamapp.app import StreamApp as StreamApp
     from streamapp.app import WindowTable as WindowTable
@@ -82,4 +84,5 @@ def __getattr__(name: str) -> Any:
     """Import a public name from where it is defined."""
     if name not in _WHERE:
         raise AttributeError(f"module 'streamapp' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+    with uncollected():
+        return getattr(importlib.import_module(_WHERE[name]), name)

@@ -3,8 +3,8 @@
 The only module whose import has an effect: it builds the app from the environment and `streamapp.toml`.
 """
 
+from streamapp import StreamApp
 from streamapp.agents.signals import Signals
-from streamapp.app import StreamApp
 from streamapp.tables.builtin import KEY_FORM, declare_market_tables
 
 app = StreamApp("streamapp")

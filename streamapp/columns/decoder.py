@@ -9,21 +9,27 @@ import functools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from numpy.typing import NDArray
 
 from streamapp.columns.library import BatchView, Column, Mode, Rows, load
 from streamapp.columns.schema import FieldSchema, describe, fields_of
 from streamapp.errors import ConfigurationError
+from streamapp.importing import Postponed
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
 
-Array: TypeAlias = NDArray[Any]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[Any]
+else:
+    np = Postponed("numpy")
+
 NO_KEY = NO_VALUE = (1 << 32) - 1
-_VALUE_TYPES = {"f": np.float64, "i": np.int64, "t": np.uint32, "b": np.bool_, "c": np.uint32}
+_VALUE_TYPES = {"f": "float64", "i": "int64", "t": "uint32", "b": "bool", "c": "uint32"}
 
 
 @dataclass(slots=True)
@@ -35,8 +41,8 @@ class Values:
         texts: the texts of the chunk, for a column of text; else None.
     """
 
-    values: Array
-    nulls: Array
+    values: "Array"
+    nulls: "Array"
     texts: list[str] | None = None
 
 
@@ -52,16 +58,16 @@ class Columns:
         batch_of, value_at, value_length: where each row's value is in the batches' payloads.
     """
 
-    offsets: Array
-    timestamps: Array
-    keys: Array
+    offsets: "Array"
+    timestamps: "Array"
+    keys: "Array"
     key_texts: list[str]
     columns: dict[str, Values]
     unsure: Sequence[int]
     batches: Sequence[RecordBatch]
-    batch_of: Array
-    value_at: Array
-    value_length: Array
+    batch_of: "Array"
+    value_at: "Array"
+    value_length: "Array"
 
     def __len__(self) -> int:
         return len(self.offsets)

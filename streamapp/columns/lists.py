@@ -1,15 +1,16 @@
 """Columns seen as lists, for the code that takes one record after the other; what nobody looks at is never made."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from streamapp.columns.decoder import Array
+if TYPE_CHECKING:
+    from streamapp.columns.decoder import Array
 
 
 class ArrayList(Sequence[int]):
     """An array of integers as a sequence of Python's own."""
 
-    def __init__(self, array: Array) -> None:
+    def __init__(self, array: "Array") -> None:
         self._array = array
 
     def __len__(self) -> int:
@@ -34,7 +35,7 @@ class ArrayList(Sequence[int]):
 class TextList(Sequence[str]):
     """Numbers of texts as the texts."""
 
-    def __init__(self, numbers: Array, texts: Sequence[str]) -> None:
+    def __init__(self, numbers: "Array", texts: Sequence[str]) -> None:
         self._numbers = numbers
         self._texts = texts
 

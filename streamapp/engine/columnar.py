@@ -6,12 +6,9 @@ sure of, or whose event time looks wrong, is judged like any single record; the 
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import polars as pl
-
-from streamapp.columns.decoder import Array, ColumnDecoder, Columns, Values, decoder_for
+from streamapp.columns.decoder import ColumnDecoder, Columns, Values, decoder_for
 from streamapp.columns.library import Mode
 from streamapp.columns.lists import ArrayList, OnDemand, TextList
 from streamapp.columns.schema import fields_of
@@ -19,14 +16,20 @@ from streamapp.engine.deadletters import KafkaRecord
 from streamapp.engine.judging import Judge
 from streamapp.engine.tap import Decoded, Tap
 from streamapp.errors import RecordError
+from streamapp.importing import Postponed
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
 from streamapp.state.batch import KEY_TEXTS, TIMES
 from streamapp.state.definition import MAX_TIME_MS
 
-# polars takes numpy in at first use, by a way that fails where two threads come to it at once ("'module' object does not
-# support item assignment"), as those of two lanes do with their first large chunks: so it is used here, before them
-pl.Series(np.empty(0))
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+    from streamapp.columns.decoder import Array
+else:
+    np = Postponed("numpy")
+    pl = Postponed("polars")
 
 
 class ColumnGroup:
@@ -81,7 +84,7 @@ class ColumnGroup:
             tap.prepare(decoded)
         return decoded, rejected
 
-    def _times(self, found: Columns) -> tuple[Array, Array]:
+    def _times(self, found: Columns) -> "tuple[Array, Array]":
         """Event times in ms, and the rows that have to be judged one by one."""
         stamps = found.timestamps
         if self._time_field is None:
@@ -103,7 +106,7 @@ class ColumnGroup:
             good[found.unsure] = False
         return times, np.flatnonzero(~good)
 
-    def _settle(self, found: Columns, times: Array, row: int, raw: KafkaRecord) -> RecordError | None:
+    def _settle(self, found: Columns, times: "Array", row: int, raw: KafkaRecord) -> RecordError | None:
         """Fill a row from its record as the codec decodes it; the problem where it cannot be used."""
         try:
             record = self._codec.decode(self._judge.value(raw))
@@ -126,7 +129,7 @@ class ColumnGroup:
                 column.values[row] = value
         return None
 
-    def _assemble(self, found: Columns, times: Array, raws: Sequence[KafkaRecord], end: int) -> Decoded:
+    def _assemble(self, found: Columns, times: "Array", raws: Sequence[KafkaRecord], end: int) -> Decoded:
         count = len(found)
         sequence = found.columns.get("sequence")
         if sequence is not None and sequence.values.dtype == np.int64:
@@ -190,7 +193,7 @@ def _parsed(batches: Sequence[RecordBatch]) -> list[Any]:
     return list(chain.from_iterable(batch.records() for batch in batches))
 
 
-def _filter(found: Columns, keep: Array) -> None:
+def _filter(found: Columns, keep: "Array") -> None:
     found.offsets, found.timestamps, found.keys = found.offsets[keep], found.timestamps[keep], found.keys[keep]
     found.batch_of, found.value_at = found.batch_of[keep], found.value_at[keep]
     found.value_length = found.value_length[keep]
@@ -198,7 +201,7 @@ def _filter(found: Columns, keep: Array) -> None:
         column.values, column.nulls = column.values[keep], column.nulls[keep]
 
 
-def _series(name: str, column: Values) -> pl.Series:
+def _series(name: str, column: Values) -> "pl.Series":
     """A column as the record lane would have made it of the records' attributes."""
     empty = column.nulls.any()
     if column.texts is not None:

@@ -27,8 +27,8 @@ def tune() -> None:
     # Python's 5 ms would be what a reader waits for it
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # queued records are many, long-lived and free of cycles: with Python's thresholds the collector would walk over
-    # them again and again, which costs a quarter of the throughput
-    gc.collect()
+    # them again and again, which costs a quarter of the throughput. What is there now are modules: to look for garbage
+    # among them would take longer than it is worth
     gc.freeze()
     gc.set_threshold(_GC_YOUNG_MAX, 20, 50)
     _limit_arenas()

@@ -27,6 +27,7 @@ from streamapp.engine.standby import Standbys
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.engine.takeover import TakeOver
 from streamapp.errors import ConfigurationError, FencedError
+from streamapp.importing import load_columns
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.producer import DurableProducer
 from streamapp.kafka.waiting import kafka_answers
@@ -97,7 +98,7 @@ class Engine:
             admin=self.admin,
             producer=self.producer,
             dead_letters=self.dead_letters,
-            until_room=self._backlog.until_room,
+            until_room=self._until_room,
             on_failure=on_failure,
         )
         self.lanes = self._sources.lanes
@@ -120,6 +121,7 @@ class Engine:
             on_failure=on_failure,
         )
         self._key_counts = KeyCounts()
+        self._loading: asyncio.Future[None] | None = None  # of what chunks are worked on with
         self._takeover: TakeOver | None = None
         self._restoring: asyncio.Task[None] | None = None
         self._generation = 0
@@ -163,8 +165,10 @@ class Engine:
         """
         self._stores = stores
         self._ownership.owner = owner
-        await kafka_answers(self.settings, clock=self.clock)  # a cluster that is just starting is waited for
-        self.cluster_id = self._checkpointer.cluster_id = await self.admin.cluster_id()
+        # beside the questions to Kafka, which leave the processor idle; restoring and reads do without it
+        self._loading = asyncio.ensure_future(asyncio.to_thread(load_columns))
+        # a cluster that is just starting is waited for
+        self.cluster_id = self._checkpointer.cluster_id = await kafka_answers(self.settings, clock=self.clock)
         self._takeover = TakeOver(
             self.tables,
             self.settings,
@@ -309,6 +313,12 @@ class Engine:
         except FencedError:
             if self.lease.forgotten:  # else a revocation has dropped everything meanwhile
                 await self._give_up()
+
+    async def _until_room(self) -> None:
+        """What a lane awaits before each chunk: what it is worked on with, and memory for what it changes."""
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+        await self._backlog.until_room()
 
     def _states(self) -> Iterable[PartitionState]:
         return (live.state for table in self.tables.values() for live in table.live.values() if live.state is not None)

@@ -132,8 +132,9 @@ class TakeOver:
     ) -> tuple[list[RestoreRequest], dict[TopicPartition, SourceBounds]]:
         """Open the stores: what is to be restored into each, and what the broker says of the sources."""
         changelogs = [(table.changelog_topic, partition) for table, partition in places]
-        begins, ends = await asyncio.gather(self._admin.begin_offsets(changelogs), self._admin.end_offsets(changelogs))
-        bounds = await self._lanes.ask(mine)
+        begins, ends, bounds = await asyncio.gather(
+            self._admin.begin_offsets(changelogs), self._admin.end_offsets(changelogs), self._lanes.ask(mine)
+        )
         requests: list[RestoreRequest] = []
         for table, partition in places:
             live = table.live.get(partition)

@@ -16,8 +16,11 @@ _ONE_TRY_MS = 2_000
 _PAUSE_MAX_S = 1.0
 
 
-async def kafka_answers(settings: Settings, *, clock: Clock | None = None) -> None:
+async def kafka_answers(settings: Settings, *, clock: Clock | None = None) -> str:
     """Wait until the cluster answers, for at most `kafka_start_timeout_ms`.
+
+    Returns:
+        The cluster's id.
 
     Raises:
         BrokerUnavailableError: it did not answer in time.
@@ -35,7 +38,7 @@ async def kafka_answers(settings: Settings, *, clock: Clock | None = None) -> No
     while True:
         try:
             await _any_listens(quick)
-            await KafkaAdmin(quick, clock=clock).cluster_id()
+            return await KafkaAdmin(quick, clock=clock).cluster_id()
         except BrokerUnavailableError as problem:
             tries += 1
             if clock.monotonic_ms() >= deadline_ms:
@@ -49,8 +52,6 @@ async def kafka_answers(settings: Settings, *, clock: Clock | None = None) -> No
                     "waiting for Kafka at %s, %d ms at most", settings.kafka_brokers, settings.kafka_start_timeout_ms
                 )
             await asyncio.sleep(random.uniform(0, _PAUSE_MAX_S))
-        else:
-            return
 
 
 async def _any_listens(settings: Settings) -> None:

@@ -9,19 +9,22 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import polars as pl
-
+from streamapp.importing import Postponed
 from streamapp.state.batch import KEY_TEXTS, TIMES, Applied, Batch, LateRecord
 from streamapp.state.definition import MAX_TIME_MS
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
     from streamapp.state.partition import PartitionState
+else:
+    np = Postponed("numpy")
+    pl = Postponed("polars")
 
 _OWN = ("__key", "__time", "__sequence", "__offset")
-_OWN_RESULTS = (pl.col("__time").max().alias("__newest"), pl.col("__offset").max().alias("__last"))
 _NO_WINDOW = (0,)
 _FEW_RECORDS = 64
 
@@ -262,7 +265,7 @@ def _rows(
     return rows
 
 
-def _same_rows(state: "PartitionState", source: int, expressions: Sequence[pl.Expr]) -> str:
+def _same_rows(state: "PartitionState", source: int, expressions: "Sequence[pl.Expr]") -> str:
     """What two tables must have alike to share their partials: kind of aggregate and expressions, as text."""
     found = state.lane_keys.get(source)
     if found is None:
@@ -274,8 +277,8 @@ def _same_rows(state: "PartitionState", source: int, expressions: Sequence[pl.Ex
 
 def _group(
     batch: Batch,
-    columns: Sequence[pl.Series],
-    expressions: Sequence[pl.Expr],
+    columns: "Sequence[pl.Series]",
+    expressions: "Sequence[pl.Expr]",
     first: int,
     pane_ms: int,
     kept: Any,
@@ -294,13 +297,14 @@ def _group(
     if not _in_order(batch):
         frame = frame.sort("__time", "__sequence", "__offset")
     lead = len(grouping)
+    own = (pl.col("__time").max().alias("__newest"), pl.col("__offset").max().alias("__last"))
     return [
         (row[0], row[1] if pane_ms else 0, list(row[lead:-2]), row[-2], row[-1])
-        for row in frame.group_by(grouping).agg(*expressions, *_OWN_RESULTS).rows()
+        for row in frame.group_by(grouping).agg(*expressions, *own).rows()
     ]
 
 
-def _column(batch: Batch, name: str) -> pl.Series:
+def _column(batch: Batch, name: str) -> "pl.Series":
     """One column of a batch, made once for all tables that share its decoding."""
     found: pl.Series | None = batch.columns.get(name)
     if found is None:

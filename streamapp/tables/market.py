@@ -1,14 +1,18 @@
 """The aggregates of the built-in market tables `stats_5m` and `latest`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, ratio
 from streamapp.windows.attributes import attribute_name, read_as
 from streamapp.windows.edges import NO_EDGE, first_columns, last_columns, log_ratio, merge_first, merge_last
 from streamapp.windows.spread import merge_moments, moment_columns, parkinson, sample_stddev
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 MOMENTS, HIGH, LOW, VOLUME, NOTIONAL, FIRST, LAST = 0, 3, 4, 5, 6, 7, 11
 
@@ -97,7 +101,7 @@ class TradeStats(Aggregate):
         merge_first(into, other, FIRST)
         merge_last(into, other, LAST)
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         price, size = pl.col(self.price), pl.col(self.size) * 1.0  # whole numbers would overflow silently
         return [
             *moment_columns(price),
@@ -192,7 +196,7 @@ class MarketLatest(Aggregate):
             if newer:
                 into[start:end] = other[start:end]
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         newest = [pl.col(name).last() for name in (*self.inputs(source), "__time", "__sequence", "__offset")]
         absent, unordered = pl.lit(None), pl.lit(-1)
         if source == TRADES:

@@ -8,9 +8,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-import polars as pl
+from streamapp.importing import Postponed
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
+
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 JsonType = Literal["number", "integer", "string", "boolean", "object", "array", "any"]
@@ -117,7 +123,7 @@ class Aggregate(ABC):
         # None for a state that has no such field (yet): of a user's fold each may have others
         return lambda state, window: self.result(state, window).get(name)
 
-    def expressions(self, source: int = 0) -> list[pl.Expr] | None:
+    def expressions(self, source: int = 0) -> "list[pl.Expr] | None":
         """One polars aggregation per slot, named `__slot0`, `__slot1`, ..., or None where only the record lane exists.
 
         They are meant for `frame.group_by(key, "__window").agg(...)`, where the frame holds `inputs(source)` and
@@ -128,7 +134,7 @@ class Aggregate(ABC):
             return None
         return [column.alias(f"__slot{index}") for index, column in enumerate(columns)]
 
-    def _columns(self, source: int) -> list[pl.Expr] | None:
+    def _columns(self, source: int) -> "list[pl.Expr] | None":
         """The expressions without their names; overridden where the vectorised lane exists."""
         return None
 

@@ -1,12 +1,16 @@
 """Count, sum, mean, least and greatest: the aggregates whose state is the obvious one."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, ratio
 from streamapp.windows.attributes import attribute_name, read_as
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 
 class Count(Aggregate):
@@ -49,7 +53,7 @@ class Count(Aggregate):
         """Add the counts."""
         into[0] += other[0]
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return [pl.len() if self.field is None else pl.col(self.field).count()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
@@ -106,7 +110,7 @@ class Sum(_OfField):
         """Add the sums."""
         into[0] += other[0]
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return [(pl.col(self.field) * 1.0).sum()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
@@ -141,7 +145,7 @@ class Mean(_OfField):
         into[0] += other[0]
         into[1] += other[1]
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         value = pl.col(self.field)
         return [(value * 1.0).sum(), value.count()]
 
@@ -179,7 +183,7 @@ class Min(_OfField):
         if value is not None and (into[0] is None or value < into[0]):
             into[0] = value
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return [pl.col(self.field).min()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
@@ -216,7 +220,7 @@ class Max(_OfField):
         if value is not None and (into[0] is None or value > into[0]):
             into[0] = value
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return [pl.col(self.field).max()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:

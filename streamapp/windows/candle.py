@@ -1,10 +1,9 @@
 """OHLC candles with volume, VWAP and the taker's side, as one mergeable aggregate."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import (
     OFFSET,
     SEQUENCE,
@@ -18,6 +17,11 @@ from streamapp.windows.aggregate import (
     ratio,
 )
 from streamapp.windows.attributes import attribute_name, read_as
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 COUNT, OPEN, HIGH, LOW, CLOSE, VOLUME, NOTIONAL, BUY, SELL = range(9)
 FIRST_TIME, FIRST_SEQUENCE, FIRST_OFFSET, LAST_TIME, LAST_SEQUENCE, LAST_OFFSET = range(9, 15)
@@ -161,7 +165,7 @@ class Candle(Aggregate):
         into[BUY] += other[BUY]
         into[SELL] += other[SELL]
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         price, size = pl.col(self.price), pl.col(self.size)
         amount = size * 1.0  # whole numbers would overflow silently
         if self.side is None:

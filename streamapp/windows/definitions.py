@@ -16,12 +16,16 @@ time* is the greatest event time that a partition has seen. Drawn for a size of 
 from dataclasses import dataclass
 from datetime import timedelta
 from math import gcd
-from typing import TypeAlias
-
-import polars as pl
+from typing import TYPE_CHECKING, TypeAlias
 
 from streamapp.errors import ConfigurationError
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import TIME, WINDOW
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 DAY_MS = 86_400_000
 
@@ -119,7 +123,7 @@ class Hopping:
         """
         return gcd(self.size_ms, self.step_ms)
 
-    def assign(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def assign(self, frame: "pl.DataFrame") -> "pl.DataFrame":
         """`frame` with the window's start in `__window`: one row per record and window, in the order of the records.
 
         Args:
@@ -196,7 +200,7 @@ class Tumbling:
         size = self.size_ms
         return max(0, ((stream_time_ms - self.retention_ms) // size + 1) * size)
 
-    def assign(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def assign(self, frame: "pl.DataFrame") -> "pl.DataFrame":
         """`frame` with the window's start in `__window`; rows and their order stay as they are.
 
         Args:

@@ -1,14 +1,19 @@
 """How many different values there were, in bounded memory: a HyperLogLog sketch."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from datasketches import hll_sketch, hll_union, tgt_hll_type
 
 from streamapp.errors import ConfigurationError
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
 from streamapp.windows.attributes import attribute_name, read_as
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 REGISTERS = tgt_hll_type.HLL_8
 """One byte a register: the quickest to read and write back, which each `add` does."""
@@ -77,7 +82,7 @@ class DistinctCount(Aggregate):
         if isinstance(state[0], list):
             state[0] = self._sketch(state[0]).serialize_compact() if state[0] else b""
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return [pl.col(self.field).drop_nulls().unique().sort()]
 
     def _sketch(self, slot: bytes | list[Any]) -> Any:

@@ -6,22 +6,26 @@ partials merge in any grouping. An edge takes four slots: value, time, sequence,
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import OFFSET, SEQUENCE, TIME, Aggregate, Json, Order, OutputField, State
 from streamapp.windows.attributes import attribute_name, read_as
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 NO_EDGE = (None, None, -1, -1)
 
 
-def first_columns(field: str) -> list[pl.Expr]:
+def first_columns(field: str) -> "list[pl.Expr]":
     """The four slots of the first value of a sorted group."""
     return [pl.col(name).first() for name in (field, TIME, SEQUENCE, OFFSET)]
 
 
-def last_columns(field: str) -> list[pl.Expr]:
+def last_columns(field: str) -> "list[pl.Expr]":
     """The four slots of the last value of a sorted group."""
     return [pl.col(name).last() for name in (field, TIME, SEQUENCE, OFFSET)]
 
@@ -104,7 +108,7 @@ class First(_Edge):
         """Keep the earlier."""
         merge_first(into, other, 0)
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return first_columns(self.field)
 
 
@@ -131,7 +135,7 @@ class Last(_Edge):
         """Keep the later."""
         merge_last(into, other, 0)
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return last_columns(self.field)
 
 
@@ -177,7 +181,7 @@ class LogReturn(Aggregate):
         merge_first(into, other, 0)
         merge_last(into, other, 4)
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return first_columns(self.field) + last_columns(self.field)
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:

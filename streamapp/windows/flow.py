@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from streamapp.errors import ConfigurationError
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, ratio
 from streamapp.windows.attributes import attribute_name, read_as
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 
 class Vwap(Aggregate):
@@ -49,7 +53,7 @@ class Vwap(Aggregate):
         into[0] += other[0]
         into[1] += other[1]
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         price, size = pl.col(self.price) * 1.0, pl.col(self.size) * 1.0
         return [(price * size).sum(), size.sum()]
 
@@ -111,7 +115,7 @@ class Rate(Aggregate):
         """Add the totals."""
         into[0] += other[0]
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return [pl.len() if self.field is None else (pl.col(self.field) * 1.0).sum()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:

@@ -1,14 +1,18 @@
 """The vectorised lane: from a frame of records to one partial state per key and window."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import OFFSET, SEQUENCE, TIME, Aggregate, State
 
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
-def in_order(frame: pl.DataFrame) -> pl.DataFrame:
+
+def in_order(frame: "pl.DataFrame") -> "pl.DataFrame":
     """`frame` sorted by `__time`, `__sequence`, `__offset`; as it is where it is sorted already.
 
     The check costs a tenth of a sort, and a feed mostly arrives in order.
@@ -21,7 +25,7 @@ def in_order(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def aggregate_frame(
-    frame: pl.DataFrame, aggregate: Aggregate, by: Sequence[str], source: int = 0
+    frame: "pl.DataFrame", aggregate: Aggregate, by: Sequence[str], source: int = 0
 ) -> list[tuple[tuple[Any, ...], State]] | None:
     """One partial state per group, equal to what `add` would reach, ready to be merged or to be used as it is.
 

@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from streamapp.errors import ConfigurationError
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
 from streamapp.windows.basic import Count, Mean
 from streamapp.windows.fold import Fold
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 
 class Named(Aggregate):
@@ -113,7 +118,7 @@ class Named(Aggregate):
         """Whether any member has something to show."""
         return any(member.visible(state[start:end]) for member, start, end in self._spans)
 
-    def _columns(self, source: int) -> list[pl.Expr] | None:
+    def _columns(self, source: int) -> "list[pl.Expr] | None":
         columns: list[pl.Expr] = []
         for member in self.members.values():
             part = member.expressions(source)

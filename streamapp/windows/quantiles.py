@@ -9,16 +9,21 @@ holds its bins sparsely, so that it can be packed as it is.
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from ddsketch.ddsketch import BaseDDSketch
 from ddsketch.mapping import LogarithmicMapping
 from ddsketch.store import DenseStore
 
 from streamapp.errors import ConfigurationError
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
 from streamapp.windows.attributes import attribute_name, read_as
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 ZERO, KEYS, COUNTS, NEGATIVE_KEYS, NEGATIVE_COUNTS = range(5)
 
@@ -124,11 +129,11 @@ class Quantiles(Aggregate):
         counts[: excess + 1] = [sum(counts[: excess + 1])]
         del keys[:excess]
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         value = pl.col(self.field) * 1.0
         multiplier = 1 / math.log1p(2 * self.accuracy / (1 - self.accuracy)) * math.log(2)
 
-        def runs(magnitude: pl.Expr) -> list[pl.Expr]:
+        def runs(magnitude: "pl.Expr") -> "list[pl.Expr]":
             clipped = magnitude.filter(magnitude > self._tiny).clip(upper_bound=self._huge)
             run = (clipped.log(2.0) * multiplier).ceil().cast(pl.Int64).sort().rle()
             return [run.struct.field("value"), run.struct.field("len")]

@@ -13,12 +13,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import itemgetter
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import polars as pl
-
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import TIME, WINDOW
 from streamapp.windows.definitions import DAY_MS, _milliseconds, _not_negative, _retention
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
 Span: TypeAlias = tuple[int, int]
 """Start and end of a session in ms; the end is the last event plus the gap."""
@@ -70,7 +74,7 @@ class Session:
         """Whether an event, alone, makes a session that is closed already; it may still join an open one."""
         return time_ms + self.gap_ms + self.grace_ms <= stream_time_ms
 
-    def assign(self, frame: pl.DataFrame, key: str) -> pl.DataFrame:
+    def assign(self, frame: "pl.DataFrame", key: str) -> "pl.DataFrame":
         """The frame's own sessions: `__window` (start) and `__end`, as if no session existed before.
 
         Each (key, `__window`) of the answer is a partial that `insert` fits into the sessions known so far.

@@ -10,15 +10,19 @@ squares and products", Technometrics 4, 1962); two partials are merged by the pa
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
+from streamapp.importing import Postponed
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite
 from streamapp.windows.attributes import attribute_name, read_as
 
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Postponed("polars")
 
-def moment_columns(value: pl.Expr) -> list[pl.Expr]:
+
+def moment_columns(value: "pl.Expr") -> "list[pl.Expr]":
     """Count, mean and M2 of a group without nulls."""
     value = value * 1.0  # a cast would read numbers out of text
     return [pl.len(), value.mean(), value.var(ddof=0) * pl.len()]
@@ -89,7 +93,7 @@ class Variance(Aggregate):
         """Chan's rule."""
         merge_moments(into, other, 0)
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return moment_columns(pl.col(self.field))
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
@@ -179,7 +183,7 @@ class RealizedVolatility(Aggregate):
             return
         into[:] = max(into[0], other[0]), min(into[1], other[1])
 
-    def _columns(self, source: int) -> list[pl.Expr]:
+    def _columns(self, source: int) -> "list[pl.Expr]":
         return [pl.col(self.field).max(), pl.col(self.field).min()]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:

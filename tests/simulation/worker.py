@@ -15,7 +15,7 @@ from streamapp.state import lanes
 from streamapp.state.definition import TableDefinition
 from streamapp.state.replay import Replay
 from tests.fakes.batches import batch_of
-from tests.simulation.clients import Network, SimulatedAdmin, SimulatedProducer
+from tests.simulation.clients import CLUSTER_ID, Network, SimulatedAdmin, SimulatedProducer
 from tests.simulation.cluster import Cluster, Place, Stored
 from tests.simulation.disk import Disk, SimulatedStores
 from tests.simulation.group import REBALANCE_TIMEOUT_S, Group
@@ -355,8 +355,9 @@ def _sorted_groups(*args: Any) -> list[Any]:
     return sorted(_group(*args), key=lambda row: row[:2])
 
 
-async def _answers(*args: Any, **kwargs: Any) -> None:
+async def _answers(*args: Any, **kwargs: Any) -> str:
     """A cluster that is there."""
+    return CLUSTER_ID
 
 
 def _read(
