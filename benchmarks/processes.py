@@ -218,8 +218,15 @@ class Program:
 
 
 def base_environment() -> dict[str, str]:
-    """The harness's environment, with this folder's packages importable and none of the user's settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("STREAMAPP_")}
+    """The harness's environment, with this folder's packages importable and none of the user's settings.
+
+    Modules may be compiled once, as those of an installed package are: else every start would be measured with the compiler.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("STREAMAPP_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
     return {**kept, "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
 
 

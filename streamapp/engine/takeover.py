@@ -131,10 +131,19 @@ class TakeOver:
         self, places: Sequence[tuple[RunningTable, int]], mine: set[TopicPartition]
     ) -> tuple[list[RestoreRequest], dict[TopicPartition, SourceBounds]]:
         """Open the stores: what is to be restored into each, and what the broker says of the sources."""
+        # what the group has committed takes longest to learn: the stores are opened meanwhile
+        asking = asyncio.create_task(self._lanes.ask(mine))
+        try:
+            requests = await self._requests(places)
+            return requests, await asking
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _requests(self, places: Sequence[tuple[RunningTable, int]]) -> list[RestoreRequest]:
+        """Open the stores, and tell what is to be restored into each."""
         changelogs = [(table.changelog_topic, partition) for table, partition in places]
-        begins, ends, bounds = await asyncio.gather(
-            self._admin.begin_offsets(changelogs), self._admin.end_offsets(changelogs), self._lanes.ask(mine)
-        )
+        begins, ends = await asyncio.gather(self._admin.begin_offsets(changelogs), self._admin.end_offsets(changelogs))
         requests: list[RestoreRequest] = []
         for table, partition in places:
             live = table.live.get(partition)
@@ -154,7 +163,7 @@ class TakeOver:
             if request.position < request.end:
                 live.state = None  # somebody else has owned it meanwhile
             requests.append(request)
-        return requests, bounds
+        return requests
 
     async def _look_again(self, requests: Sequence[RestoreRequest]) -> None:
         """Where a store is ahead of the end that was found: a checkpoint of before may have been written since."""

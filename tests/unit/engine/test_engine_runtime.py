@@ -122,6 +122,20 @@ async def test_member_that_is_forgotten_while_it_takes_over_joins_again_instead_
     assert [type(problem) for problem in bench.failures] == ([] if forgotten else [FencedError])
 
 
+async def test_lane_that_is_stopped_while_it_waits_for_its_tools_leaves_the_others_waiting_for_them(
+    bench: Bench,
+) -> None:
+    loading = bench.engine._loading = asyncio.get_running_loop().create_future()
+    stopped, other = (asyncio.create_task(bench.engine._sources._until_room()) for _ in range(2))  # type: ignore[arg-type,var-annotated]
+    await asyncio.sleep(0)
+    stopped.cancel()
+    await asyncio.wait({stopped})
+    assert stopped.cancelled()
+    assert not other.done()
+    loading.set_result(None)
+    await other
+
+
 async def test_reads_are_refused_between_a_revocation_and_the_next_assignment(bench: Bench) -> None:
     bench.member()
     assert bench.engine.lease.valid

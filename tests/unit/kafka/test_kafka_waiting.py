@@ -42,8 +42,8 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedAdmin]:
 
 async def test_kafka_that_comes_up_in_time_is_waited_for(admin: type[ScriptedAdmin]) -> None:
     admin.refusals = 3
-    await kafka_answers(Settings.model_construct(kafka_start_timeout_ms=60_000), clock=ManualClock())
-    assert admin.asked == 4
+    found = await kafka_answers(Settings.model_construct(kafka_start_timeout_ms=60_000), clock=ManualClock())
+    assert (found, admin.asked) == ("cluster", 4)
 
 
 async def test_kafka_that_never_answers_is_given_up_after_the_waiting_time(admin: type[ScriptedAdmin]) -> None:
