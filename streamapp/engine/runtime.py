@@ -165,8 +165,6 @@ class Engine:
         """
         self._stores = stores
         self._ownership.owner = owner
-        # beside the questions to Kafka, which leave the processor idle; restoring and reads do without it
-        self._loading = asyncio.ensure_future(asyncio.to_thread(load_columns))
         # a cluster that is just starting is waited for
         self.cluster_id = self._checkpointer.cluster_id = await kafka_answers(self.settings, clock=self.clock)
         self._takeover = TakeOver(
@@ -314,10 +312,15 @@ class Engine:
             if self.lease.forgotten:  # else a revocation has dropped everything meanwhile
                 await self._give_up()
 
+    def _load(self) -> "asyncio.Future[None]":
+        """Begin, once, to import what chunks are worked on with, in a thread; restoring and reads do without it."""
+        if self._loading is None:
+            self._loading = asyncio.ensure_future(asyncio.to_thread(load_columns))
+        return self._loading
+
     async def _until_room(self) -> None:
         """What a lane awaits before each chunk: what it is worked on with, and memory for what it changes."""
-        if self._loading is not None:
-            await asyncio.shield(self._loading)
+        await asyncio.shield(self._load())
         await self._backlog.until_room()
 
     def _states(self) -> Iterable[PartitionState]:
@@ -387,3 +390,5 @@ class Engine:
             log.warning("the group went on without this worker while it took partitions over: it joins again")
         elif problem is not None:
             self._on_failure(problem)
+        elif not task.cancelled():
+            self._load()  # the worker is ready now; the first record, whenever it comes, is not to wait for it
