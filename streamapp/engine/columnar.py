@@ -5,12 +5,14 @@ sure of, or whose event time looks wrong, is judged like any single record; the 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from streamapp.columns.decoder import ColumnDecoder, Columns, Values, decoder_for
 from streamapp.columns.library import Mode
 from streamapp.columns.lists import ArrayList, OnDemand, TextList
+from streamapp.columns.rows import rows
 from streamapp.columns.schema import fields_of
 from streamapp.engine.deadletters import KafkaRecord
 from streamapp.engine.judging import Judge
@@ -19,7 +21,7 @@ from streamapp.errors import RecordError
 from streamapp.importing import Postponed
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
-from streamapp.state.batch import KEY_TEXTS, TIMES
+from streamapp.state.batch import KEY_TEXTS, NARROW, TIMES
 from streamapp.state.definition import MAX_TIME_MS
 
 if TYPE_CHECKING:
@@ -154,12 +156,14 @@ class ColumnGroup:
         def everything() -> Sequence[Any]:
             return self._codec.decode_all(found.values())
 
+        records = OnDemand(count, everything, one)
+        columns[NARROW] = partial(rows, self._codec, found.columns, records.__getitem__)
         keys: Sequence[str] = TextList(found.keys, found.key_texts) if self.needs_key else [""] * count
         return Decoded(
             raws,
             ArrayList(found.offsets),
             keys,
-            OnDemand(count, everything, one),
+            records,
             ArrayList(times),
             ArrayList(sequences),
             end,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from streamapp.columns.rows import row_type
 from streamapp.engine.forwarding import Forwarded
 from streamapp.engine.ledger import Ledger
 from streamapp.engine.tap import Decoded
@@ -154,9 +155,12 @@ class TableTap:
         """What the aggregate reads, where it can be had by columns."""
         definition = self.live.table.definition
         aggregate = definition.aggregate
-        if aggregate.ordered or isinstance(definition.window, Session) or aggregate.expressions(self.source) is None:
+        if isinstance(definition.window, Session):
             return None
-        return aggregate.inputs(self.source)
+        names = aggregate.inputs(self.source)
+        if aggregate.narrow:
+            return names if row_type(self.codec, names) is not None else None
+        return None if aggregate.ordered or aggregate.expressions(self.source) is None else names
 
     def gains_by_columns(self, records: int) -> bool:
         """Whether the table merges so many records sooner by columns."""

@@ -40,6 +40,10 @@ class Codec(Protocol):
         """Records in order; a RecordError stands in the place of one that cannot be decoded."""
         ...
 
+    def __hash__(self) -> int:
+        """Each codec is equal to itself alone, so that what was made for it can be found by it."""
+        ...
+
 
 @functools.cache
 def codec_for(model: RecordType | None) -> Codec:

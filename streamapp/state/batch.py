@@ -9,6 +9,8 @@ from streamapp.state.store import WriteSet
 
 #: names in `Batch.columns` of what is no column: event times as an array, and the texts that `__key` gives places of
 TIMES, KEY_TEXTS = "times as array", "texts of keys"
+#: the same for a function from names of fields and places to records that hold these fields, or None
+NARROW = "records of some fields"
 
 
 @dataclass(slots=True)

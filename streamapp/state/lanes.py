@@ -10,9 +10,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from streamapp.importing import Postponed
-from streamapp.state.batch import KEY_TEXTS, TIMES, Applied, Batch, LateRecord
-from streamapp.state.definition import MAX_TIME_MS
-from streamapp.windows.definitions import Hopping, Tumbling
+from streamapp.state.batch import KEY_TEXTS, Applied, Batch, LateRecord
+from streamapp.state.moments import closed_moments, running_times, times_of
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
@@ -25,8 +24,9 @@ else:
     pl = Postponed("polars")
 
 _OWN = ("__key", "__time", "__sequence", "__offset")
-_NO_WINDOW = (0,)
 _FEW_RECORDS = 64
+#: the starts of a table without windows
+NO_WINDOW = (0,)
 
 
 def merge_records(
@@ -54,10 +54,6 @@ def merge_records(
     if len(positions) > _FEW_RECORDS:
         # they may be made on demand; all at once costs less then
         offsets, keys, records, times, sequences = map(list, (offsets, keys, records, times, sequences))
-        if watermarks is None and offsets[positions[0]] > state.horizon[origin]:
-            batch = Batch(source, origin, batch.end, offsets, keys, records, times, sequences)
-            _merge_new_records(state, batch, positions, outcome)
-            return
     stream_times, horizon, origins = state.stream_times, state.horizon[origin], state.origins
     span = window.size_ms + window.grace_ms if window is not None else 0
     for position in positions:
@@ -73,7 +69,7 @@ def merge_records(
         merged = False
         # two origins may have the same offset; which of them comes first must not depend on which was read first
         order = (time, sequences[position], offset if origins == 1 else offset * origins + origin)
-        for start in _NO_WINDOW if window is None else window.starts_for(time):
+        for start in NO_WINDOW if window is None else window.starts_for(time):
             if window is not None and start + span <= watermark:
                 missed = [start] if missed is None else [*missed, start]
                 continue
@@ -106,64 +102,6 @@ def merge_records(
             outcome.repeated += 1
 
 
-def _merge_new_records(state: "PartitionState", batch: Batch, positions: Sequence[int], outcome: Applied) -> None:
-    """The same for many records of which none can be a repeat, with what they have in common done once.
-
-    Windows are looked up once per key and pane, where even the greatest stream time of the batch leaves all of the pane's
-    windows open; a record of another pane goes the general way.
-    """
-    window, aggregate, origin, source = state.window, state.aggregate, batch.origin, batch.source
-    assert not isinstance(window, Session)
-    add, entry_of, touch = aggregate.add, state.entry, state.touch
-    offsets, keys, records, times, sequences = batch.offsets, batch.keys, batch.records, batch.times, batch.sequences
-    origins, pane_ms = state.origins, window.pane_ms if window is not None else MAX_TIME_MS
-    stream_time = state.stream_times[origin]
-    greatest = max(stream_time, max(times))
-    span = window.size_ms + window.grace_ms if window is not None else 0
-    places: dict[
-        tuple[str, int], list[list[Any]]
-    ] = {}  # per key and pane: [start, entry, whether it is marked as changed]
-    merged = 0
-    for position in positions:
-        time, key = times[position], keys[position]
-        if time > stream_time:
-            stream_time = time
-        pane = time - time % pane_ms
-        found = places.get((key, pane))
-        if found is None:
-            starts = _NO_WINDOW if window is None else window.starts_for(pane)
-            if window is not None and starts[0] + span <= greatest:
-                state.stream_times[origin] = stream_time
-                merge_records(state, batch, (position,), outcome, {position: stream_time})
-                continue
-            found = places[key, pane] = [[start, entry_of(key, start), False] for start in starts]
-        offset = offsets[position]
-        order = (time, sequences[position], offset if origins == 1 else offset * origins + origin)
-        failure: Exception | None = None
-        for place in found:
-            start, entry, changed = place
-            try:
-                add(entry.state, records[position], order, source)
-            except Exception as problem:  # a user's code, or a value that this aggregate cannot use
-                failure = problem
-                if entry.newest < 0:
-                    state.discard_empty(key, start, entry)
-                    places.pop((key, pane), None)
-                continue
-            entry.offsets[origin] = offset
-            if time > entry.newest:
-                entry.newest = time
-            if not changed:
-                place[2] = True
-                touch(key, start, entry)
-        if failure is None:
-            merged += 1
-        else:
-            outcome.failed.append((position, failure))
-    outcome.merged += merged
-    state.stream_times[origin] = stream_time
-
-
 def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Applied) -> bool:
     """Merge the records from position `first` on by columns; False where that cannot be done with this batch.
 
@@ -171,21 +109,21 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     """
     aggregate, window, origin = state.aggregate, state.window, batch.origin
     assert not isinstance(window, Session)
-    times = _times(batch)[first:]
+    times = times_of(batch)[first:]
     stream_time = state.stream_times[origin]
-    closed = None if window is None else _closed(times, stream_time, window)
+    closed = None if window is None else closed_moments(times, stream_time, window)
     suspects: Sequence[int] = () if closed is None else np.flatnonzero(closed).tolist()
     rows = _rows(state, batch, first, None if closed is None else ~closed)
     if rows is None:
         return False
-    running = _running(times, stream_time) if suspects else None
+    running = running_times(times, stream_time) if suspects else None
     state.stream_times[origin] = max(stream_time, int(times.max())) if len(times) else stream_time
 
     texts: Sequence[str] | None = batch.columns.get(KEY_TEXTS)
     merge, entry_of, touch = aggregate.merge, state.entry, state.touch
     for group, pane, partial, newest, last in rows:
         key = group if texts is None else texts[group]
-        for start in _NO_WINDOW if window is None else window.starts_for(pane):
+        for start in NO_WINDOW if window is None else window.starts_for(pane):
             entry = entry_of(key, start)
             merge(entry.state, partial)
             if last > entry.offsets[origin]:
@@ -209,27 +147,9 @@ def prepare_columns(state: "PartitionState", batch: Batch) -> None:
     window, origin = state.window, batch.origin
     if isinstance(window, Session) or state.aggregate.ordered:
         return
-    if window is not None and _closed(_times(batch), state.stream_times[origin], window) is not None:
+    if window is not None and closed_moments(times_of(batch), state.stream_times[origin], window) is not None:
         return
     _rows(state, batch, 0, None)
-
-
-def _closed(times: Any, stream_time: int, window: Tumbling | Hopping) -> Any:
-    """Per record whether the oldest window that can hold it was closed at its moment; None where that is so for none."""
-    span = window.pane_ms + window.grace_ms
-    # all of them are within the grace of the newest: mostly so, and found out at a glance
-    if not len(times) or int(times.min()) // window.pane_ms * window.pane_ms + span > max(
-        int(times.max()), stream_time
-    ):
-        return None
-    # the oldest window that can hold the pane; a little too old where the step does not divide the size
-    closed = times - times % window.pane_ms + span <= _running(times, stream_time)
-    return closed if closed.any() else None
-
-
-def _running(times: Any, stream_time: int) -> Any:
-    """Stream time at each record, that record included."""
-    return np.maximum.accumulate(np.maximum(times, stream_time))
 
 
 def _rows(
@@ -311,7 +231,7 @@ def _column(batch: Batch, name: str) -> "pl.Series":
         if name == "__key":
             found = pl.Series(name, batch.keys, dtype=pl.String)
         elif name == "__time":
-            found = pl.Series(name, _times(batch))
+            found = pl.Series(name, times_of(batch))
         elif name == "__sequence":
             found = pl.Series(name, batch.sequences, dtype=pl.Int64)
         elif name == "__offset":
@@ -323,18 +243,11 @@ def _column(batch: Batch, name: str) -> "pl.Series":
     return found
 
 
-def _times(batch: Batch) -> Any:
-    times = batch.columns.get(TIMES)
-    if times is None:
-        times = batch.columns[TIMES] = np.array(batch.times, dtype=np.int64)
-    return times
-
-
 def _in_order(batch: Batch) -> bool:
     """Whether the batch is sorted by time and sequence as it is; offsets always are."""
     known: bool | None = batch.columns.get("in order")
     if known is None:
-        steps = np.diff(_times(batch))
+        steps = np.diff(times_of(batch))
         ties = steps == 0
         known = not (steps < 0).any()
         if known and ties.any():

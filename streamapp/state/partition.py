@@ -29,6 +29,7 @@ from streamapp.state.entry import CHECKPOINT_KEY, MAX_START, NO_EPOCH, Checkpoin
 from streamapp.state.flushing import Flushing
 from streamapp.state.index import WindowIndex
 from streamapp.state.lanes import merge_columns, merge_records
+from streamapp.state.runs import merge_runs
 from streamapp.state.sessions import SessionLane
 from streamapp.state.store import CHANGELOG_OFFSET_KEY, HORIZON_KEY, StateStore
 from streamapp.windows.definitions import Hopping
@@ -37,6 +38,8 @@ from streamapp.windows.sessions import Session
 #: from this many merges on (records times the windows that each counts in) the column lane takes less time than the record
 #: lane: whatever it is given it takes some milliseconds, and a merge in the record lane takes some microseconds
 COLUMN_LANE_MIN_MERGES = 512
+#: from this many records on, taking them key by key is faster
+_RUNS_MIN_RECORDS = 65
 #: of more keys it is not looked one by one which of them readers see, only to say how many they are
 _COUNT_VISIBLE_MAX_KEYS = 2_000
 
@@ -191,15 +194,8 @@ class PartitionState:
         if first < len(batch.offsets):
             if self.sessions is not None:
                 self.sessions.merge(batch, first, outcome)
-            elif (
-                self.gains_by_columns(len(batch.offsets) - first)
-                and batch.offsets[first] > self.horizon[origin]
-                and not self.aggregate.ordered
-                and merge_columns(self, batch, first, outcome)
-            ):
-                pass
             else:
-                merge_records(self, batch, range(first, len(batch.offsets)), outcome)
+                self._merge(batch, first, outcome)
         if batch.end > self.applied[origin]:
             self.applied[origin] = batch.end
         self.applying = False
@@ -208,6 +204,21 @@ class PartitionState:
     def gains_by_columns(self, records: int) -> bool:
         """Whether so many records are merged sooner by columns than one by one."""
         return records * self._windows_each >= COLUMN_LANE_MIN_MERGES
+
+    def _merge(self, batch: Batch, first: int, outcome: Applied) -> None:
+        """Merge the records from a position on, by whichever lane is fastest for so many."""
+        count = len(batch.offsets) - first
+        if batch.offsets[first] > self.horizon[batch.origin]:  # none of them can be a repeat
+            if (
+                self.gains_by_columns(count)
+                and not self.aggregate.ordered
+                and merge_columns(self, batch, first, outcome)
+            ):
+                return
+            if count >= _RUNS_MIN_RECORDS:
+                merge_runs(self, batch, first, outcome)
+                return
+        merge_records(self, batch, range(first, len(batch.offsets)), outcome)
 
     def entry(self, key: str, start: int) -> Entry:
         """The entry of a window: from the cache, the store, or new."""

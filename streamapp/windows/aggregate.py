@@ -6,7 +6,7 @@ is. The two lanes meet in that list: `add` changes it record by record, `express
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -69,11 +69,15 @@ class Aggregate(ABC):
         slots: the length of every state; slots hold numbers, text, bytes, None or lists of these, all msgpack-able.
         fields: what `result` returns, in order.
         ordered: whether the order of `add` calls matters and `merge` does not exist.
+        looks_at_order: whether `add` looks at the order that it is given.
+        narrow: whether it takes records that hold no more than `inputs`.
     """
 
     slots: int
     fields: tuple[OutputField, ...]
     ordered: bool = False
+    looks_at_order: bool = True
+    narrow: bool = False
     kind: ClassVar[str] = ""
 
     @abstractmethod
@@ -101,6 +105,29 @@ class Aggregate(ABC):
             order: the record's place among those of its key, see `Order`.
             source: which of the table's source topics it came from.
         """
+
+    def add_all(
+        self, state: State, records: Iterator[Any], orders: Iterator[Order | None], source: int = 0
+    ) -> tuple[int, Exception | None]:
+        """Count records in, one after the other, until there are no more or one is refused.
+
+        Args:
+            state: changed.
+            records: of one key; consumed up to the refused one, that included.
+            orders: the order of each; anything where `looks_at_order` is false.
+            source: as in `add`.
+
+        Returns:
+            How many were taken, and what the next one raised, or None.
+        """
+        taken, add = 0, self.add
+        try:
+            for record, order in zip(records, orders, strict=False):
+                add(state, record, order, source)  # type: ignore[arg-type]
+                taken += 1
+        except Exception as problem:  # a user's code, or a value that this aggregate cannot use
+            return taken, problem
+        return taken, None
 
     @abstractmethod
     def merge(self, into: State, other: State) -> None:

@@ -1,6 +1,6 @@
 """A user's own step from state to state."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -31,6 +31,7 @@ class Fold(Aggregate):
         step: from state and record to the next state.
         merge: from two states to the one of both.
         reads: the attributes that the step reads, where the caller wants the others skipped in decoding; empty means all.
+            The record that the step gets then answers for the others all the same, but slowly, and cannot be kept.
         result: from state to the fields that readers see; a dict shows as it is, anything else as `{"value": state}`.
         fields: the schema of these fields, for people and tools.
         version: change it when the meaning of the state changes. Names of functions are part of the fingerprint, their
@@ -39,6 +40,7 @@ class Fold(Aggregate):
 
     kind = "fold"
     slots = 1
+    looks_at_order = False
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Fold(Aggregate):
             )
         self._initial, self._step, self._merge, self._result = initial, step, merge, result
         self.reads = tuple(reads)
+        self.narrow = bool(self.reads)
         self.version = version
         self.ordered = merge is None
         sample = self.initial()[0]
@@ -75,13 +78,30 @@ class Fold(Aggregate):
     def add(self, state: State, record: object, order: Order, source: int = 0) -> None:
         """One step of the user's function; what it raises passes through, and so does a state that cannot be written."""
         after = self._step(state[0], record)
-        if type(after) is int:
-            if not _INTEGER_MIN <= after < _INTEGER_BOUND:
-                raise OverflowError(f"expected a state of at most 64 bits, got {after}")
-        elif type(after) not in _WRITABLE and (not isinstance(after, (list, dict)) or len(after) <= _CHECKED_PARTS_MAX):
-            # what cannot be written shows here, with its record, and not when all is to be made durable
-            _pack_into(after, _written)
+        _check_writable(after)
         state[0] = after
+
+    def add_all(
+        self, state: State, records: Iterator[Any], orders: Iterator[Order | None], source: int = 0
+    ) -> tuple[int, Exception | None]:
+        """The same for many of one key, without a call of `add` for each."""
+        step, value, taken = self._step, state[0], 0
+        problem = None
+        try:
+            for record in records:
+                after = step(value, record)
+                kind = type(after)
+                if kind is dict or kind is list:
+                    if len(after) <= _CHECKED_PARTS_MAX:
+                        _pack_into(after, _written)
+                elif kind is not float:
+                    _check_writable(after)
+                value = after
+                taken += 1
+        except Exception as raised:  # a user's code
+            problem = raised
+        state[0] = value
+        return taken, problem
 
     def merge(self, into: State, other: State) -> None:
         """The user's merge.
@@ -114,3 +134,13 @@ class Fold(Aggregate):
 
 def _name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _check_writable(after: Any) -> None:
+    """Raise where a state cannot be written down."""
+    if type(after) is int:
+        if not _INTEGER_MIN <= after < _INTEGER_BOUND:
+            raise OverflowError(f"expected a state of at most 64 bits, got {after}")
+    elif type(after) not in _WRITABLE and (not isinstance(after, (list, dict)) or len(after) <= _CHECKED_PARTS_MAX):
+        # what cannot be written shows here, with its record, and not when all is to be made durable
+        _pack_into(after, _written)

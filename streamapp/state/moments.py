@@ -1,0 +1,40 @@
+"""Event times of a batch as arrays, and which records come when a window of theirs is closed."""
+
+from typing import Any
+
+import numpy as np
+
+from streamapp.state.batch import TIMES, Batch
+from streamapp.windows.definitions import Hopping, Tumbling
+
+
+def times_of(batch: Batch) -> Any:
+    """Event times in ms, int64 per record; made once for all tables that share the batch."""
+    times = batch.columns.get(TIMES)
+    if times is None:
+        times = batch.columns[TIMES] = np.array(batch.times, dtype=np.int64)
+    return times
+
+
+def closed_moments(times: Any, stream_time: int, window: Tumbling | Hopping) -> Any:
+    """Per record whether the oldest window that can hold it was closed at its moment; None where that is so for none.
+
+    Args:
+        times: event times in ms, in order of offset.
+        stream_time: before the first of them.
+        window: the table's.
+    """
+    span = window.pane_ms + window.grace_ms
+    # all of them are within the grace of the newest: mostly so, and found out at a glance
+    if not len(times) or int(times.min()) // window.pane_ms * window.pane_ms + span > max(
+        int(times.max()), stream_time
+    ):
+        return None
+    # the oldest window that can hold the pane; a little too old where the step does not divide the size
+    closed = times - times % window.pane_ms + span <= running_times(times, stream_time)
+    return closed if closed.any() else None
+
+
+def running_times(times: Any, stream_time: int) -> Any:
+    """Stream time at each record, that record included."""
+    return np.maximum.accumulate(np.maximum(times, stream_time))
