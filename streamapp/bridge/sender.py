@@ -18,7 +18,6 @@ from typing import Protocol
 from streamapp.bridge.outbox import Entry, Outbox
 from streamapp.errors import ProduceError, StreamAppError
 from streamapp.feeds.backoff import Backoff
-from streamapp.kafka.producer import OutMessage
 from streamapp.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,15 @@ class Producer(Protocol):
         """Flush for so long and let go of the client."""
         ...
 
-    def try_produce(self, message: OutMessage, on_delivery: Callable[[Exception | None, int | None], None], /) -> bool:
+    def try_send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        about: Entry,
+        on_delivery: Callable[[Entry, Exception | None, int | None], None],
+        /,
+    ) -> bool:
         """Hand one record over; False where the client's queue is full."""
         ...
 
@@ -139,11 +146,10 @@ class Sender:
 
     def _hand_over(self, producer: Producer, entries: Sequence[Entry]) -> int:
         """Hand entries over in order until the client's queue is full; how many it took, or failed for good."""
-        try_produce, report, generation = producer.try_produce, self._report, self.replacements
+        try_send, report = producer.try_send, partial(self._report, self.replacements)
         for index, entry in enumerate(entries):
             try:
-                message = OutMessage(entry.topic, entry.key, entry.value)
-                if not try_produce(message, partial(report, generation, entry)):
+                if not try_send(entry.topic, entry.key, entry.value, entry, report):
                     return index
             except ProduceError as problem:
                 self._failed(entry, problem)

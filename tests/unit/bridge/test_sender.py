@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -15,6 +16,7 @@ from streamapp.kafka.producer import OutMessage
 from streamapp.metrics import Metrics
 
 Report = Callable[[Exception | None, int | None], None]
+ReportOf = Callable[[Entry, Exception | None, int | None], None]
 
 
 class FakeProducer:
@@ -36,13 +38,13 @@ class FakeProducer:
             report(ProduceError("t", 1, "purged"), None)
         self.held.clear()
 
-    def try_produce(self, message: OutMessage, on_delivery: Report) -> bool:
+    def try_send(self, topic: str, key: bytes, value: bytes, about: Entry, on_delivery: ReportOf) -> bool:
         if self.broken is not None:
             raise self.broken
         if len(self.held) >= self.capacity:
             return False
-        self.held.append((message, on_delivery))
-        self.taken.append(message.value)
+        self.held.append((OutMessage(topic, key, value), partial(on_delivery, about)))
+        self.taken.append(value)
         return True
 
     def acknowledge(self, count: int) -> None:
