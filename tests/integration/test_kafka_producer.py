@@ -99,6 +99,38 @@ async def test_producer_reports_each_record_of_try_produce(producer, topic):
         assert [await reports.get() for _ in range(3)] == [(None, 0), (None, 1), (None, 2)]
 
 
+async def test_producer_reports_each_record_of_try_send_with_what_it_is_known_by(producer, topic, settings):
+    loop, reports = asyncio.get_running_loop(), asyncio.Queue()
+
+    def report(*found):
+        loop.call_soon_threadsafe(reports.put_nowait, found)
+        raise ValueError("in a callback")  # which must not end the others
+
+    for number in range(3):
+        assert producer.try_send(topic, b"k", b"%d" % number, number, report)
+    async with asyncio.timeout(20):
+        assert [await reports.get() for _ in range(3)] == [(0, None, 0), (1, None, 1), (2, None, 2)]
+    found = await asyncio.to_thread(read_all, settings, topic, 4, 3)
+    assert [(key, value) for _, _, key, value, _ in found] == [(b"k", b"0"), (b"k", b"1"), (b"k", b"2")]
+    assert {partition for partition, *_ in found} == {partition_for(b"k", 4)}
+    with pytest.raises(ProduceError) as caught:
+        producer.try_send(topic, b"k", bytes(settings.max_record_bytes * 2), 3, report)
+    assert caught.value.record_at_fault
+
+
+async def test_producer_tells_try_send_of_a_full_queue_and_of_what_it_discards(free_port):
+    small = Settings(kafka_brokers=f"127.0.0.1:{free_port}", kafka_queue_max_records=2)
+    producer = DurableProducer(small, client_id="small")
+    await producer.start()
+    reports = []
+    taken = [producer.try_send("t", b"k", b"v", number, lambda *report: reports.append(report)) for number in range(3)]
+    assert taken == [True, True, False]
+    with pytest.raises(ProduceError):
+        await producer.stop(0.05)
+    assert [number for number, _, _ in reports] == [0, 1]
+    assert all(isinstance(error, ProduceError) and not error.record_at_fault for _, error, _ in reports)
+
+
 async def test_producer_waits_for_room_in_a_full_queue(kafka, topic):
     small = Settings(kafka_brokers=kafka, kafka_queue_max_records=100)
     producer = DurableProducer(small, client_id="small")
