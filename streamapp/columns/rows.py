@@ -3,13 +3,16 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamapp.columns.decoder import Array, Values
+from streamapp.columns.decoder import Values
 from streamapp.columns.schema import fields_of
 from streamapp.records.codec import Codec, StructCodec
+
+if TYPE_CHECKING:
+    from streamapp.columns.decoder import Array
 
 RowType = Callable[..., Any]
 
@@ -43,7 +46,7 @@ def rows(
     columns: Mapping[str, Values],
     whole: Callable[[int], Any],
     names: Sequence[str],
-    places: Array,
+    places: "Array",
 ) -> list[Any] | None:
     """Rows of these fields, at these places of the columns and in this order; None where they cannot be had.
 
@@ -61,7 +64,7 @@ def rows(
     return list(map(kind, *values, repeat(whole), places.tolist()))
 
 
-def _picked(column: Values, places: Array) -> list[Any]:
+def _picked(column: Values, places: "Array") -> list[Any]:
     found: list[Any] = column.values[places].tolist()
     nulls = column.nulls[places]
     if not nulls.any():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from streamapp.engine import checkpoints, source_lanes, tables
-from streamapp.state import lanes, partition, sessions
+from streamapp.state import lanes, partition, runs, sessions
 from streamapp.windows.sessions import Session
 from tests.simulation.workload import Scenario, scenario_of
 
@@ -30,7 +30,7 @@ def _rewrite(owner: Any, name: str, *changes: tuple[str, str]) -> None:
     exec(compile(text, f"<mutated {name}>", "exec"), vars(module), found)
     for holder in (
         owner,
-        *(one for one in (lanes, partition, sessions) if getattr(one, name, None) is original),
+        *(one for one in (lanes, partition, runs, sessions) if getattr(one, name, None) is original),
     ):
         setattr(holder, name, found[name])
 
