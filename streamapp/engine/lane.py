@@ -125,6 +125,11 @@ class SourceLane:
         """Whether all its taps can take columns."""
         return all(tap.inputs() is not None for tap in self.taps)
 
+    @cached_property
+    def _chunk_max_records(self) -> int:
+        # a call per record keeps the loop from its readers as long whether the records come from columns or not
+        return CHUNK_MAX_RECORDS if any(tap.calls_per_record for tap in self.taps) else COLUMN_CHUNK_MAX_RECORDS
+
     def start(self, on_room: Callable[[], None], on_failure: Callable[[BaseException], None]) -> None:
         """Begin to work; `on_room` is called when a full queue has room again, `on_failure` when the lane broke."""
         self._on_room = on_room
@@ -173,7 +178,7 @@ class SourceLane:
     def _next_chunk(self) -> list[RecordBatch]:
         """The batches that wait, as many as make a chunk; at least one."""
         found = [self._queue.popleft()]
-        room = COLUMN_CHUNK_MAX_RECORDS - found[0].count
+        room = self._chunk_max_records - found[0].count
         while self._queue and self._queue[0].count <= room:
             room -= self._queue[0].count
             found.append(self._queue.popleft())

@@ -162,6 +162,11 @@ class TableTap:
             return names if row_type(self.codec, names) is not None else None
         return None if aggregate.ordered or aggregate.expressions(self.source) is None else names
 
+    @property
+    def calls_per_record(self) -> bool:
+        """Whether the table's aggregate is a user's step, or another one that only takes records one by one."""
+        return self.live.table.definition.aggregate.expressions(self.source) is None
+
     def gains_by_columns(self, records: int) -> bool:
         """Whether the table merges so many records sooner by columns."""
         state = self.live.state
@@ -279,6 +284,7 @@ class ForwardTap:
     """
 
     needs_key = False
+    calls_per_record = True
 
     def __init__(self, table: RunningTable, partition: int, producer: DurableProducer, first: int = 0) -> None:
         source = table.definition.sources[0]

@@ -44,6 +44,11 @@ class Tap(Protocol):
         """The offset that this tap wants to read next; None: wherever the group is."""
         ...
 
+    @property
+    def calls_per_record(self) -> bool:
+        """Whether each record costs it a call on the event loop, however chunks are decoded."""
+        ...
+
     def gains_by_columns(self, records: int) -> bool:
         """Whether it takes so many records sooner by columns than one by one."""
         ...

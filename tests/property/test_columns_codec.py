@@ -135,6 +135,7 @@ def test_plain_records_are_not_left_to_the_codec() -> None:
 
 class Sink:
     needs_key = True
+    calls_per_record = False
 
     def __init__(self, model: type, time_field: str | None, by_columns: bool) -> None:
         self.by_columns = by_columns

@@ -36,6 +36,7 @@ class Sink:
     """Keeps what it is given; refuses the offsets that it is told to."""
 
     needs_key = True
+    calls_per_record = False
 
     def __init__(self, model: type = Tick, time_field: str | None = "event_time", refuse: Sequence[int] = ()) -> None:
         self.codec = codec_for(model)
@@ -215,6 +216,21 @@ async def test_lists_are_worked_off_in_parts_in_order(sizes: dict[str, int], mon
     await bench.until_applied(10)
     assert [len(chunk.offsets) for chunk in sink.chunks] == [4, 4, 3]
     assert sink.offsets == list(range(11))
+    await bench.lane.stop()
+
+
+@pytest.mark.parametrize(("calls", "sizes"), [(False, [9]), (True, [3, 3, 3])])
+async def test_batches_are_taken_together_unless_each_record_is_a_call(
+    calls: bool, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(lane_module, "CHUNK_MAX_RECORDS", 4)
+    sink = Sink()
+    sink.calls_per_record = calls
+    bench = Bench(sink)
+    for first in (0, 3, 6):
+        bench.offer([trade(offset) for offset in range(first, first + 3)])
+    await bench.until_applied(8)
+    assert [len(chunk.offsets) for chunk in sink.chunks] == sizes
     await bench.lane.stop()
 
 
