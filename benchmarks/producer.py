@@ -92,8 +92,11 @@ class BulkProducer:
 
     @property
     def delivered(self) -> int:
-        """Records that the broker has acknowledged, as of the last `poll`."""
-        return self.sent - self._failures.count - len(self._producer)
+        """Records that the broker has acknowledged, as of the last `poll`; at least so many.
+
+        The client counts its own reports among what waits, those of a connection that failed for one.
+        """
+        return max(0, self.sent - self._failures.count - len(self._producer))
 
     def send(self, key: bytes, value: bytes, at: int) -> None:
         """Hand over one record with its time in ms, waiting while the queue is full.
