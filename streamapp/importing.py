@@ -12,7 +12,9 @@ import importlib
 import threading
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["Postponed", "load_columns", "np", "pl", "uncollected"]
 
 _loading = threading.RLock()
 
@@ -20,7 +22,7 @@ _loading = threading.RLock()
 class Postponed:
     """A module that is imported by the first use of anything in it; safe in any thread.
 
-    Write it beside an import of the same name for type checkers, under `TYPE_CHECKING`, and quote annotations that name it.
+    Annotations that name it are quoted: else they would be its first use.
 
     Args:
         name: the module's full name.
@@ -33,6 +35,14 @@ class Postponed:
         """What the module has under this name, from the second time on without coming here."""
         found = vars(self)[name] = getattr(_load(self.__name__), name)
         return found
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+else:
+    np = Postponed("numpy")
+    pl = Postponed("polars")
 
 
 def load_columns() -> None:

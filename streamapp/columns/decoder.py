@@ -16,17 +16,14 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from streamapp.columns.library import BatchView, Column, Mode, Rows, load
 from streamapp.columns.schema import FieldSchema, describe, fields_of
 from streamapp.errors import ConfigurationError
-from streamapp.importing import Postponed
+from streamapp.importing import np
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Array: TypeAlias = NDArray[Any]
-else:
-    np = Postponed("numpy")
 
 NO_KEY = NO_VALUE = (1 << 32) - 1
 _VALUE_TYPES = {"f": "float64", "i": "int64", "t": "uint32", "b": "bool", "c": "uint32"}

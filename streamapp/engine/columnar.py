@@ -18,20 +18,14 @@ from streamapp.engine.deadletters import KafkaRecord
 from streamapp.engine.judging import Judge
 from streamapp.engine.tap import Decoded, Tap
 from streamapp.errors import RecordError
-from streamapp.importing import Postponed
+from streamapp.importing import np, pl
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
 from streamapp.state.batch import KEY_TEXTS, NARROW, TIMES
 from streamapp.state.definition import MAX_TIME_MS
 
 if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-
     from streamapp.columns.decoder import Array
-else:
-    np = Postponed("numpy")
-    pl = Postponed("polars")
 
 
 class ColumnGroup:

@@ -80,10 +80,8 @@ class SourceLane:
         self.last_activity_ms = clock.monotonic_ms()
         self.ready = False  # everything restored, position set
         self.offered = 0
-        self.singly, self.singly_s = (
-            0,
-            0.0,
-        )  # records taken one by one where the lane keeps up, and the seconds they took
+        # records taken one by one where the lane keeps up, and the seconds they took
+        self.singly, self.singly_s = 0, 0.0
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._clock = clock

@@ -9,19 +9,13 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from streamapp.importing import Postponed
+from streamapp.importing import np, pl
 from streamapp.state.batch import KEY_TEXTS, Applied, Batch, LateRecord
 from streamapp.state.moments import closed_moments, running_times, times_of
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-
     from streamapp.state.partition import PartitionState
-else:
-    np = Postponed("numpy")
-    pl = Postponed("polars")
 
 _OWN = ("__key", "__time", "__sequence", "__offset")
 _FEW_RECORDS = 64

@@ -1,15 +1,10 @@
 """Event times of a batch as arrays, and which records come when a window of theirs is closed."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamapp.importing import Postponed
+from streamapp.importing import np
 from streamapp.state.batch import TIMES, Batch
 from streamapp.windows.definitions import Hopping, Tumbling
-
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    np = Postponed("numpy")
 
 
 def times_of(batch: Batch) -> Any:

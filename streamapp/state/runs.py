@@ -8,18 +8,14 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from streamapp.importing import Postponed
+from streamapp.importing import np
 from streamapp.state.batch import KEY_TEXTS, NARROW, Applied, Batch
 from streamapp.state.lanes import NO_WINDOW, merge_records
 from streamapp.state.moments import closed_moments, running_times, times_of
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from streamapp.state.partition import PartitionState
-else:
-    np = Postponed("numpy")
 
 _FEW_KEYS = 1 << 16  # numbers below it are sorted by their digits, which is faster
 

@@ -1,18 +1,13 @@
 """The aggregates of the built-in market tables `stats_5m` and `latest`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, ratio
 from streamapp.windows.attributes import attribute_name, read_as
 from streamapp.windows.edges import NO_EDGE, first_columns, last_columns, log_ratio, merge_first, merge_last
 from streamapp.windows.spread import merge_moments, moment_columns, parkinson, sample_stddev
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 MOMENTS, HIGH, LOW, VOLUME, NOTIONAL, FIRST, LAST = 0, 3, 4, 5, 6, 7, 11
 

@@ -10,13 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from streamapp.importing import Postponed
-
 if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
-
+    from streamapp.importing import pl
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 JsonType = Literal["number", "integer", "string", "boolean", "object", "array", "any"]

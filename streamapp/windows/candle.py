@@ -1,9 +1,9 @@
 """OHLC candles with volume, VWAP and the taker's side, as one mergeable aggregate."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import (
     OFFSET,
     SEQUENCE,
@@ -17,11 +17,6 @@ from streamapp.windows.aggregate import (
     ratio,
 )
 from streamapp.windows.attributes import attribute_name, read_as
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 COUNT, OPEN, HIGH, LOW, CLOSE, VOLUME, NOTIONAL, BUY, SELL = range(9)
 FIRST_TIME, FIRST_SEQUENCE, FIRST_OFFSET, LAST_TIME, LAST_SEQUENCE, LAST_OFFSET = range(9, 15)

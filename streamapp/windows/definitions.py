@@ -16,16 +16,11 @@ time* is the greatest event time that a partition has seen. Drawn for a size of 
 from dataclasses import dataclass
 from datetime import timedelta
 from math import gcd
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from streamapp.errors import ConfigurationError
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import TIME, WINDOW
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 DAY_MS = 86_400_000
 

@@ -1,19 +1,14 @@
 """How many different values there were, in bounded memory: a HyperLogLog sketch."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasketches import hll_sketch, hll_union, tgt_hll_type
 
 from streamapp.errors import ConfigurationError
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
 from streamapp.windows.attributes import attribute_name, read_as
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 REGISTERS = tgt_hll_type.HLL_8
 """One byte a register: the quickest to read and write back, which each `add` does."""

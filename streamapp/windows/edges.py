@@ -6,16 +6,11 @@ partials merge in any grouping. An edge takes four slots: value, time, sequence,
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import OFFSET, SEQUENCE, TIME, Aggregate, Json, Order, OutputField, State
 from streamapp.windows.attributes import attribute_name, read_as
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 NO_EDGE = (None, None, -1, -1)
 

@@ -2,17 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamapp.errors import ConfigurationError
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, ratio
 from streamapp.windows.attributes import attribute_name, read_as
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 
 class Vwap(Aggregate):

@@ -1,15 +1,10 @@
 """The vectorised lane: from a frame of records to one partial state per key and window."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import OFFSET, SEQUENCE, TIME, Aggregate, State
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 
 def in_order(frame: "pl.DataFrame") -> "pl.DataFrame":

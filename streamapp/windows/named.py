@@ -5,15 +5,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamapp.errors import ConfigurationError
-from streamapp.importing import Postponed
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
 from streamapp.windows.basic import Count, Mean
 from streamapp.windows.fold import Fold
 
 if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
+    from streamapp.importing import pl
 
 
 class Named(Aggregate):

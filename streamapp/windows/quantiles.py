@@ -9,21 +9,16 @@ holds its bins sparsely, so that it can be packed as it is.
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddsketch.ddsketch import BaseDDSketch
 from ddsketch.mapping import LogarithmicMapping
 from ddsketch.store import DenseStore
 
 from streamapp.errors import ConfigurationError
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
 from streamapp.windows.attributes import attribute_name, read_as
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 ZERO, KEYS, COUNTS, NEGATIVE_KEYS, NEGATIVE_COUNTS = range(5)
 

@@ -13,16 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import itemgetter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import TIME, WINDOW
 from streamapp.windows.definitions import DAY_MS, _milliseconds, _not_negative, _retention
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 Span: TypeAlias = tuple[int, int]
 """Start and end of a session in ms; the end is the last event plus the gap."""

@@ -10,16 +10,11 @@ squares and products", Technometrics 4, 1962); two partials are merged by the pa
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamapp.importing import Postponed
+from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite
 from streamapp.windows.attributes import attribute_name, read_as
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    pl = Postponed("polars")
 
 
 def moment_columns(value: "pl.Expr") -> "list[pl.Expr]":
