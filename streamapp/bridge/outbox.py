@@ -5,13 +5,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from streamapp.errors import ConfigurationError
 from streamapp.feeds.protocol import DedupKey
+from streamapp.kafka.reports import Outgoing
 
 
-class Entry(msgspec.Struct, eq=False, gc=False):
+class Entry(Outgoing, eq=False, gc=False):
     """One accepted record on its way; a struct that the garbage collector need not visit, for there are many.
 
     Attributes:
@@ -26,9 +25,6 @@ class Entry(msgspec.Struct, eq=False, gc=False):
         size_bytes: what it counts for in the bounds.
     """
 
-    topic: str
-    key: bytes
-    value: bytes
     venue: str
     replaceable: bool = False
     dedup: DedupKey | None = None
@@ -155,13 +151,16 @@ class Outbox:
 
     def settle(self, entries: Iterable[Entry]) -> None:
         """Entries that were handed over are acknowledged, or given up; those that were before count only once."""
+        count = size = 0
         for entry in entries:
             if not entry.done:
                 entry.done = True
                 entry.value = b""
-                self.in_flight -= 1
-                self.records -= 1
-                self.size_bytes -= entry.size_bytes
+                count += 1
+                size += entry.size_bytes
+        self.in_flight -= count
+        self.records -= count
+        self.size_bytes -= size
         sent = self._sent
         while sent and sent[0].done:
             sent.popleft()

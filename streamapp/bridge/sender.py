@@ -10,20 +10,22 @@ that look.
 import asyncio
 import contextlib
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from operator import attrgetter
 from typing import Protocol
 
 from streamapp.bridge.outbox import Entry, Outbox
 from streamapp.errors import ProduceError, StreamAppError
 from streamapp.feeds.backoff import Backoff
+from streamapp.kafka.reports import Reports
 from streamapp.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 #: records handed over before the event loop gets a turn (a few milliseconds)
 _RECORDS_PER_TURN = 2_000
+_VENUE_AND_TOPIC = attrgetter("venue", "topic")
 
 
 class Producer(Protocol):
@@ -37,16 +39,8 @@ class Producer(Protocol):
         """Flush for so long and let go of the client."""
         ...
 
-    def try_send(
-        self,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        about: Entry,
-        on_delivery: Callable[[Entry, Exception | None, int | None], None],
-        /,
-    ) -> bool:
-        """Hand one record over; False where the client's queue is full."""
+    def try_send_all(self, records: Sequence[Entry], reports: Reports[Entry], /) -> tuple[int, ProduceError | None]:
+        """Hand records over in order: how many were taken, and why the next one never can be, if that is so."""
         ...
 
 
@@ -86,13 +80,10 @@ class Sender:
         self._stop_timeout_s = stop_timeout_s
         self._producer: Producer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        # filled by the poll thread; deque.append and popleft are atomic
-        self._reports: deque[tuple[int, Entry, Exception | None]] = deque()
-        self._wake_scheduled = False
+        self._reports: Reports[Entry]
         self._pump_scheduled = False
         self._barrier: Entry | None = None
         self._replacing: asyncio.Task[None] | None = None
-        self.replacements = 0  # a report of an earlier producer says nothing about a record that was resent since
 
     @property
     def replacing(self) -> bool:
@@ -102,6 +93,7 @@ class Sender:
     async def start(self) -> None:
         """Make the first producer."""
         self._loop = asyncio.get_running_loop()
+        self._reports = Reports(self._on_reports)
         self._producer = await self._started()
 
     async def stop(self, drain_timeout_s: float) -> int:
@@ -117,6 +109,7 @@ class Sender:
             producer, self._producer = self._producer, None
             with contextlib.suppress(ProduceError):
                 await producer.stop(0.0 if self._outbox.records else self._stop_timeout_s)
+            self._settle_reports()  # of the last flush
         return self._outbox.records
 
     def pump(self) -> None:
@@ -146,48 +139,34 @@ class Sender:
 
     def _hand_over(self, producer: Producer, entries: Sequence[Entry]) -> int:
         """Hand entries over in order until the client's queue is full; how many it took, or failed for good."""
-        try_send, report = producer.try_send, partial(self._report, self.replacements)
-        for index, entry in enumerate(entries):
-            try:
-                if not try_send(entry.topic, entry.key, entry.value, entry, report):
-                    return index
-            except ProduceError as problem:
-                self._failed(entry, problem)
-                if self._replacing is not None:
-                    return index + 1
-        return len(entries)
+        done = 0
+        while done < len(entries) and self._replacing is None:
+            taken, problem = producer.try_send_all(entries[done:] if done else entries, self._reports)
+            done += taken
+            if problem is None:
+                break
+            self._failed(entries[done], problem)
+            done += 1
+        return done
 
     # --- acknowledgements ----------------------------------------------------------------------------------------------
 
-    def _report(self, generation: int, entry: Entry, error: Exception | None, offset: int | None) -> None:
-        """In the poll thread: note it, and wake the loop once for many."""
-        self._reports.append((generation, entry, error))
-        if not self._wake_scheduled:
-            self._wake_scheduled = True
-            loop = self._loop
-            if loop is not None:
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
-                    loop.call_soon_threadsafe(self._on_reports)
-
     def _on_reports(self) -> None:
-        self._wake_scheduled = False  # before looking, so that nothing that comes later is missed
         self._settle_reports()
         self.pump()
 
     def _settle_reports(self) -> None:
         reports, outbox = self._reports, self._outbox
-        acknowledged: list[Entry] = []
-        while reports:
-            generation, entry, error = reports.popleft()
-            if error is None:
-                acknowledged.append(entry)
-            elif generation == self.replacements and not entry.done:
-                self._failed(entry, error)
-        if self._barrier is not None and self._barrier in acknowledged:
-            self._barrier = None
         # a record may be acknowledged by two producers, the broken one and its successor; it counts once
-        counts = Counter([(entry.venue, entry.topic) for entry in acknowledged if not entry.done])
+        acknowledged = [entry for entry in reports.take_acknowledged() if not entry.done]
+        while reports.failed:
+            entry, error = reports.failed.popleft()
+            if not entry.done:
+                self._failed(entry, error)
+        counts = Counter(map(_VENUE_AND_TOPIC, acknowledged))
         outbox.settle(acknowledged)
+        if self._barrier is not None and self._barrier.done:
+            self._barrier = None
         for (venue, topic), count in counts.items():
             self._metrics.bridge_records.labels(venue, topic).inc(count)
         self._metrics.bridge_buffered.set(outbox.records)
@@ -212,7 +191,8 @@ class Sender:
             with contextlib.suppress(ProduceError):
                 await old.stop(self._stop_timeout_s)
         self._settle_reports()
-        self.replacements += 1
+        # whatever might still be said by the old client says nothing about a record that is resent
+        self._reports = Reports(self._on_reports)
         back = self._outbox.take_back()
         self._barrier = None
         while True:

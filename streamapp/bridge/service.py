@@ -312,7 +312,7 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
 
     def _new_producer(self) -> DurableProducer:
         patient = self.settings.model_copy(update={"kafka_delivery_timeout_ms": _DELIVERY_TIMEOUT_MS})
-        return DurableProducer(patient, client_id="streamapp-bridge")
+        return DurableProducer(patient, client_id="streamapp-bridge", in_loop=True)
 
     async def _already_there(self, entries: list[Entry]) -> set[Entry]:
         await self._admin.ensure_topics(self._topics())

@@ -2,7 +2,7 @@
 
 Idempotent, `acks=all`: within one producer's life a record is on its topic exactly once and in the order of sending per
 partition, whatever the network does. Acknowledgements are served by a thread of its own, so a busy event loop delays
-nobody's callback.
+nobody's callback, or where the caller wants it, by the event loop.
 """
 
 import asyncio
@@ -11,13 +11,14 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError as ClientError
 from confluent_kafka import KafkaException, Message, Producer
 
 from streamapp.errors import ProduceError
 from streamapp.kafka.config import confluent_config
+from streamapp.kafka.reports import Reports, Sent, failure, refusal
 from streamapp.kafka.topics import largest_record_bytes
 from streamapp.settings import Settings
 
@@ -27,15 +28,10 @@ log = logging.getLogger(__name__)
 _RECORDS_PER_TURN = 2_000
 #: how long the poll thread sleeps inside librdkafka when nothing arrives; it is woken by events, this bounds `stop`
 _POLL_S = 0.1
-
-#: errors that stay however often the same record is sent
-_RECORD_AT_FAULT = frozenset(
-    {ClientError.MSG_SIZE_TOO_LARGE, ClientError.INVALID_RECORD, ClientError.INVALID_MSG, ClientError.INVALID_MSG_SIZE}
-)
+#: the loop looks for reports this often while records are under way
+_SERVE_S = 0.005
 
 Delivered = Callable[[Exception | None, int | None], None]
-Known = TypeVar("Known")
-DeliveredOf = Callable[[Known, Exception | None, int | None], None]
 
 
 class OutMessage(NamedTuple):
@@ -106,9 +102,11 @@ class DurableProducer:
         settings: brokers, security, time-outs and the bounds of the client's queue.
         client_id: shown in the broker's logs and metrics.
         linger_ms: how long a record may wait for company; longer means larger batches.
+        in_loop: the event loop looks for acknowledgements itself, every few milliseconds while any are due, instead of
+            a thread. For a loop that is busy all the time: the two would only wait for each other, once per record.
     """
 
-    def __init__(self, settings: Settings, *, client_id: str, linger_ms: float = 5.0) -> None:
+    def __init__(self, settings: Settings, *, client_id: str, linger_ms: float = 5.0, in_loop: bool = False) -> None:
         self._delivery_timeout_s = settings.kafka_delivery_timeout_ms / 1000
         self._request_timeout_s = settings.kafka_request_timeout_ms / 1000
         self._config: dict[str, Any] = {
@@ -129,6 +127,9 @@ class DurableProducer:
             "batch.num.messages": 10_000,
         }
         self._producer: Producer | None = None
+        self._in_loop = in_loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = False
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
 
@@ -142,6 +143,9 @@ class DurableProducer:
             raise RuntimeError("this producer is already started")
         self._stopping.clear()
         self._producer = Producer(self._config, logger=log)
+        if self._in_loop:
+            self._serve()
+            return
         self._thread = threading.Thread(
             target=self._poll, args=(self._producer,), name=f"{self._config['client.id']}-poll", daemon=True
         )
@@ -157,9 +161,11 @@ class DurableProducer:
             ProduceError: records were still unacknowledged after that; they were discarded.
         """
         producer, thread = self._producer, self._thread
-        if producer is None or thread is None:
+        if producer is None:
             return
         self._producer = self._thread = None
+        if self._timer is not None:
+            self._timer.cancel()
         left = 0
         try:
             left = await asyncio.to_thread(producer.flush, self._delivery_timeout_s if timeout_s is None else timeout_s)
@@ -168,7 +174,8 @@ class DurableProducer:
                 await asyncio.to_thread(producer.flush, self._request_timeout_s)
         finally:
             self._stopping.set()
-            await asyncio.to_thread(thread.join, 10 * _POLL_S)
+            if thread is not None:
+                await asyncio.to_thread(thread.join, 10 * _POLL_S)
         if left:
             raise ProduceError(
                 "*",
@@ -235,26 +242,28 @@ class DurableProducer:
         """
         return self._produce(self._running(), message, partial(_report, message.topic, on_delivery))
 
-    def try_send(self, topic: str, key: bytes, value: bytes, about: Known, on_delivery: DeliveredOf[Known]) -> bool:
-        """As `try_produce`, for many plain records: nothing is made of each but what the client needs.
+    def try_send_all(self, records: Sequence[Sent], reports: Reports[Sent]) -> tuple[int, ProduceError | None]:
+        """Hand many plain records over without waiting, in order.
 
         Args:
-            topic: where to.
-            key: decides the partition.
-            value: the record.
-            about: what the caller knows the record by.
-            on_delivery: as of `try_produce`; it gets `about` first.
+            records: none of them may be with a client already.
+            reports: gets the report of each record that was taken, exactly once.
+
+        Returns:
+            How many were taken, and why the next one never can be. None: it can later, if the client's queue was full.
         """
-        producer = self._producer
-        if producer is None:
-            producer = self._running()
+        produce = self._running().produce
+        taken = 0
         try:
-            producer.produce(topic, value, key, -1, partial(_report_of, topic, about, on_delivery))
+            for record in records:
+                record.reports = reports
+                produce(record.topic, record.value, record.key, -1, record)
+                taken += 1
         except BufferError:
-            return False
+            pass
         except KafkaException as problem:
-            raise _refusal(topic, problem) from problem
-        return True
+            return taken, refusal(records[taken].topic, problem.args[0])
+        return taken, None
 
     async def _hand_over(self, producer: Producer, messages: Sequence[OutMessage], pending: _Pending) -> None:
         for index, message in enumerate(messages):
@@ -288,40 +297,37 @@ class DurableProducer:
         except BufferError:
             return False
         except KafkaException as problem:
-            raise _refusal(topic, problem) from problem
+            raise refusal(topic, problem.args[0]) from problem
         return True
 
     def _running(self) -> Producer:
         if self._producer is None:
             raise RuntimeError("this producer is not running; call start() first")
+        if self._idle:
+            self._idle = False
+            self._serve_soon(_SERVE_S)
         return self._producer
 
     def _poll(self, producer: Producer) -> None:
         while not self._stopping.is_set():
             producer.poll(_POLL_S)
 
+    def _serve(self) -> None:
+        """In the loop: take what reports there are, and look again, soon while others are due."""
+        producer = self._producer
+        if producer is not None:
+            try:
+                producer.poll(0)
+            except Exception:
+                log.exception("a delivery callback failed")  # the other reports have to be served all the same
+            self._idle = not len(producer)
+            # what an idle client says (its log, its errors) can wait
+            self._serve_soon(_POLL_S if self._idle else _SERVE_S)
 
-def _refusal(topic: str, problem: KafkaException) -> ProduceError:
-    error: ClientError = problem.args[0]
-    text = f"cannot send to {topic}: {error.str()}"
-    return ProduceError(topic, 1, text, record_at_fault=error.code() in _RECORD_AT_FAULT)
-
-
-def _report_of(
-    topic: str, about: Known, on_delivery: DeliveredOf[Known], error: ClientError | None, message: Message
-) -> None:
-    try:
-        if error is None:
-            on_delivery(about, None, message.offset())
-        else:
-            on_delivery(about, _failure(topic, error), None)
-    except Exception:
-        log.exception("a delivery callback failed")  # as in `_report`
-
-
-def _failure(topic: str, error: ClientError) -> ProduceError:
-    text = f"not acknowledged: {error.str()}"
-    return ProduceError(topic, 1, text, record_at_fault=error.code() in _RECORD_AT_FAULT)
+    def _serve_soon(self, delay_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._serve)
 
 
 def _report(topic: str, on_delivery: Delivered, error: ClientError | None, message: Message) -> None:
@@ -329,7 +335,7 @@ def _report(topic: str, on_delivery: Delivered, error: ClientError | None, messa
         if error is None:
             on_delivery(None, message.offset())
         else:
-            on_delivery(_failure(topic, error), None)
+            on_delivery(failure(topic, error), None)
     except Exception:
         # raised further it would end whatever serves the reports, and silence every later acknowledgement
         log.exception("a delivery callback failed")

@@ -12,6 +12,7 @@ from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.config import confluent_config
 from streamapp.kafka.partitioner import partition_for
 from streamapp.kafka.producer import DurableProducer, OutMessage
+from streamapp.kafka.reports import Outgoing, Reports
 from streamapp.kafka.topics import BUILTIN_TOPICS, TopicSpec
 from streamapp.settings import Settings
 
@@ -99,36 +100,72 @@ async def test_producer_reports_each_record_of_try_produce(producer, topic):
         assert [await reports.get() for _ in range(3)] == [(None, 0), (None, 1), (None, 2)]
 
 
-async def test_producer_reports_each_record_of_try_send_with_what_it_is_known_by(producer, topic, settings):
-    loop, reports = asyncio.get_running_loop(), asyncio.Queue()
+def gathered():
+    """Where reports go, and an event for the next time that there are any."""
+    told = asyncio.Event()
+    return Reports(told.set), told
 
-    def report(*found):
-        loop.call_soon_threadsafe(reports.put_nowait, found)
-        raise ValueError("in a callback")  # which must not end the others
 
-    for number in range(3):
-        assert producer.try_send(topic, b"k", b"%d" % number, number, report)
+@pytest.mark.parametrize("in_loop", [True, False])
+async def test_producer_reports_each_record_of_try_send_all_once(settings, topic, in_loop):
+    producer = DurableProducer(settings, client_id="test", in_loop=in_loop)
+    await producer.start()
+    reports, told = gathered()
+    records = [Outgoing(topic, b"k", b"%d" % number) for number in range(3)]
+    assert producer.try_send_all(records, reports) == (3, None)
+    acknowledged = []
     async with asyncio.timeout(20):
-        assert [await reports.get() for _ in range(3)] == [(0, None, 0), (1, None, 1), (2, None, 2)]
+        while len(acknowledged) < 3:
+            await told.wait()
+            told.clear()
+            acknowledged += reports.take_acknowledged()
+    await producer.stop(10)
+
+    # entries are compared by identity: these very records, in their order
+    assert acknowledged == records
+    assert not reports.acknowledged
+    assert not reports.failed
     found = await asyncio.to_thread(read_all, settings, topic, 4, 3)
     assert [(key, value) for _, _, key, value, _ in found] == [(b"k", b"0"), (b"k", b"1"), (b"k", b"2")]
     assert {partition for partition, *_ in found} == {partition_for(b"k", 4)}
-    with pytest.raises(ProduceError) as caught:
-        producer.try_send(topic, b"k", bytes(settings.max_record_bytes * 2), 3, report)
-    assert caught.value.record_at_fault
 
 
-async def test_producer_tells_try_send_of_a_full_queue_and_of_what_it_discards(free_port):
-    small = Settings(kafka_brokers=f"127.0.0.1:{free_port}", kafka_queue_max_records=2)
-    producer = DurableProducer(small, client_id="small")
+async def test_producer_that_the_loop_serves_hears_of_what_comes_after_a_pause(settings, topic):
+    producer = DurableProducer(settings, client_id="test", in_loop=True)
     await producer.start()
-    reports = []
-    taken = [producer.try_send("t", b"k", b"v", number, lambda *report: reports.append(report)) for number in range(3)]
-    assert taken == [True, True, False]
+    for number in range(3):
+        async with asyncio.timeout(20):
+            assert await producer.send_all([OutMessage(topic, b"k", b"v")]) == [number]
+            while producer.pending:  # noqa: ASYNC110 - the client does not tell when it has become idle
+                await asyncio.sleep(0.01)
+    await producer.stop(10)
+
+
+async def test_producer_stops_handing_over_at_a_record_that_is_too_large(settings, producer, topic):
+    huge = Outgoing(topic, b"k", bytes(settings.max_record_bytes * 2))
+    reports, told = gathered()
+    taken, problem = producer.try_send_all([Outgoing(topic, b"k", b"a"), huge, Outgoing(topic, b"k", b"b")], reports)
+    async with asyncio.timeout(20):
+        await told.wait()
+
+    assert taken == 1
+    assert problem is not None
+    assert problem.record_at_fault
+    assert [record.value for record in reports.take_acknowledged()] == [b"a"]
+
+
+async def test_producer_tells_try_send_all_of_a_full_queue_and_of_what_it_discards(free_port):
+    small = Settings(kafka_brokers=f"127.0.0.1:{free_port}", kafka_queue_max_records=2)
+    producer = DurableProducer(small, client_id="small", in_loop=True)
+    await producer.start()
+    reports, _ = gathered()
+    records = [Outgoing("t", b"k", b"%d" % number) for number in range(3)]
+    assert producer.try_send_all(records, reports) == (2, None)
     with pytest.raises(ProduceError):
         await producer.stop(0.05)
-    assert [number for number, _, _ in reports] == [0, 1]
-    assert all(isinstance(error, ProduceError) and not error.record_at_fault for _, error, _ in reports)
+    assert [record for record, _ in reports.failed] == records[:2]
+    assert not any(problem.record_at_fault for _, problem in reports.failed)
+    assert not reports.acknowledged
 
 
 async def test_producer_waits_for_room_in_a_full_queue(kafka, topic):

@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -12,11 +11,8 @@ from streamapp.bridge.sender import Sender
 from streamapp.clock import ManualClock
 from streamapp.errors import BrokerUnavailableError, ProduceError
 from streamapp.feeds.backoff import Backoff, BackoffPolicy
-from streamapp.kafka.producer import OutMessage
+from streamapp.kafka.reports import Reports
 from streamapp.metrics import Metrics
-
-Report = Callable[[Exception | None, int | None], None]
-ReportOf = Callable[[Entry, Exception | None, int | None], None]
 
 
 class FakeProducer:
@@ -24,37 +20,43 @@ class FakeProducer:
 
     def __init__(self, capacity: int = 1_000) -> None:
         self.capacity = capacity
-        self.held: list[tuple[OutMessage, Report]] = []
-        self.taken: list[bytes | None] = []
+        self.held: list[tuple[Entry, Reports[Entry]]] = []
+        self.taken: list[bytes] = []
         self.stopped = False
         self.broken: ProduceError | None = None
+        self.refusing: set[bytes] = set()
 
     async def start(self) -> None:
         pass
 
     async def stop(self, timeout_s: float | None = None) -> None:
         self.stopped = True
-        for _, report in self.held:
-            report(ProduceError("t", 1, "purged"), None)
-        self.held.clear()
+        while self.held:
+            self.fail(ProduceError("t", 1, "purged"))
 
-    def try_send(self, topic: str, key: bytes, value: bytes, about: Entry, on_delivery: ReportOf) -> bool:
-        if self.broken is not None:
-            raise self.broken
-        if len(self.held) >= self.capacity:
-            return False
-        self.held.append((OutMessage(topic, key, value), partial(on_delivery, about)))
-        self.taken.append(value)
-        return True
+    def try_send_all(self, records: Sequence[Entry], reports: Reports[Entry]) -> tuple[int, ProduceError | None]:
+        taken = 0
+        for record in records:
+            if record.value in self.refusing:
+                return taken, ProduceError("t", 1, "too large", record_at_fault=True)
+            if self.broken is not None:
+                return taken, self.broken
+            if len(self.held) >= self.capacity:
+                break
+            self.held.append((record, reports))
+            self.taken.append(record.value)
+            taken += 1
+        return taken, None
 
     def acknowledge(self, count: int) -> None:
-        for _, report in self.held[:count]:
-            report(None, 0)
+        for record, reports in self.held[:count]:
+            reports.acknowledged.append(record)
+            reports.notice()
         del self.held[:count]
 
     def fail(self, error: ProduceError) -> None:
-        _, report = self.held.pop(0)
-        report(error, None)
+        record, reports = self.held.pop(0)
+        reports.fail(record, error)
 
 
 class Setup:
@@ -102,7 +104,7 @@ class Setup:
                 await asyncio.sleep(0)
 
     def sent(self, generation: int = -1) -> list[int]:
-        return [int(value or b"") for value in self.producers[generation].taken]
+        return [int(value) for value in self.producers[generation].taken]
 
 
 @pytest.fixture
@@ -176,10 +178,10 @@ async def test_sender_keeps_what_it_accepted_while_kafka_is_away(setup: Setup):
 
 async def test_sender_ignores_late_reports_of_a_broken_producer(setup: Setup):
     setup.put(1)
-    _, late = setup.producers[0].held[0]
+    record, reports = setup.producers[0].held[0]
     setup.producers[0].fail(ProduceError("trades", 1, "fatal"))
     await setup.until(lambda: len(setup.producers) == 2 and setup.outbox.in_flight == 1)
-    late(ProduceError("trades", 1, "late"), None)
+    reports.fail(record, ProduceError("trades", 1, "late"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
@@ -194,6 +196,17 @@ async def test_sender_gives_a_refused_record_away_and_keeps_its_producer(setup: 
     await setup.until(lambda: setup.outbox.records == 0)
 
     assert len(setup.refused) == 1
+    assert len(setup.producers) == 1
+
+
+async def test_sender_goes_on_behind_a_record_that_the_client_does_not_take(setup: Setup):
+    setup.producers[0].refusing = {b"1", b"3"}
+    setup.put(1, 2, 3, 4)
+    assert setup.sent() == [2, 4]
+    setup.producers[0].acknowledge(2)
+    await setup.until(lambda: setup.outbox.records == 0)
+
+    assert len(setup.refused) == 2
     assert len(setup.producers) == 1
 
 
