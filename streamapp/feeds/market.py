@@ -53,7 +53,7 @@ BAD_TIME_LIMIT_MS = 253_402_300_799_999
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._/\-]{0,63}")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_DAY_MS = 86_400_000
+_MILLISECOND = datetime.timedelta(milliseconds=1)
 
 #: rows with the models' fields in the order of their declaration
 _TradeRow: Callable[..., msgspec.Struct] = msgspec.defstruct("TradeRow", list(Trade.model_fields), gc=False)
@@ -215,8 +215,7 @@ class MarketProtocol(FeedProtocol):
 
 def instant_ms(instant: datetime.datetime) -> int:
     """Milliseconds since the epoch, rounded down; raises Unusable before 1970."""
-    since = instant - _EPOCH
-    milliseconds = since.days * _DAY_MS + since.seconds * 1_000 + since.microseconds // 1_000
+    milliseconds = (instant - _EPOCH) // _MILLISECOND
     if milliseconds < 0:
         raise Unusable(BAD_TIME, f"expected a time after 1970, got {instant.isoformat()}")
     return milliseconds
