@@ -84,6 +84,7 @@ class Sender:
         self._pump_scheduled = False
         self._barrier: Entry | None = None
         self._replacing: asyncio.Task[None] | None = None
+        self._stopping = False
 
     @property
     def replacing(self) -> bool:
@@ -101,6 +102,7 @@ class Sender:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_timeout_s):
                 await self._outbox.drained()
+        self._stopping = True
         if self._replacing is not None:
             self._replacing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -177,7 +179,7 @@ class Sender:
                 self._barrier = None
             self._refused(entry, error)
             self._outbox.settle([entry])
-        elif self._replacing is None:
+        elif self._replacing is None and not self._stopping:
             log.warning("bridge: a record was not acknowledged (%s); the producer is replaced", error)
             self._replacing = asyncio.get_running_loop().create_task(self._replace(), name="bridge-replace-producer")
 

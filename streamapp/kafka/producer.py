@@ -134,7 +134,7 @@ class DurableProducer:
         self._stopping = threading.Event()
 
     async def start(self) -> None:
-        """Create the client and its poll thread. Connecting happens in the background, so a broker may still be down.
+        """Create the client, and begin to serve its reports. It connects in the background: a broker may still be down.
 
         Raises:
             RuntimeError: already started.
@@ -232,7 +232,8 @@ class DurableProducer:
 
         Args:
             message: the record.
-            on_delivery: called once, in the poll thread, with (None, offset) or (error, None); keep it short.
+            on_delivery: called once, in whichever thread serves the reports, with (None, offset) or (error, None); keep
+                it short.
 
         Returns:
             False when the client's queue is full: nothing was taken, try again later.

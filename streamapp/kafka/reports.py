@@ -86,7 +86,8 @@ class Reports(Generic[Sent]):
     def fail(self, record: Sent, problem: ProduceError) -> None:
         """Report a failure."""
         self.failed.append((record, problem))
-        self.notice()
+        if not self.noticed:
+            self.notice()
 
     def take_acknowledged(self) -> list[Sent]:
         """The records that were acknowledged since the last call, in the order of their reports."""

@@ -214,3 +214,11 @@ async def test_sender_says_what_it_leaves_behind(setup: Setup):
     setup.put(1, 2)
 
     assert await setup.sender.stop(drain_timeout_s=0.01) == 2
+
+
+async def test_sender_that_stops_does_not_replace_the_producer_that_discards_its_records(setup: Setup):
+    setup.put(1, 2)
+    await setup.sender.stop(drain_timeout_s=0.01)
+
+    assert setup.producers[0].stopped
+    assert not setup.sender.replacing
