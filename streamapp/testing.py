@@ -152,7 +152,7 @@ class Driver:
             plan = table.state.prepare_flush("driver", ("driver",), (-1,))
             if plan is None:
                 continue
-            table.changelog += plan.values
+            table.changelog += plan.values.items()
             table.changelog += [(raw_key, None) for raw_key in plan.tombstones]
             table.changelog.append((CHECKPOINT_KEY, plan.checkpoint.encode()))
             table.state.complete_flush(plan, len(table.changelog) - 1)

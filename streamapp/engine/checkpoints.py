@@ -18,7 +18,8 @@ stops the worker for good: what the broken checkpoint held is in no later one, s
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import orjson
@@ -129,7 +130,6 @@ class Checkpointer:
         # what a plan holds may be more than these positions say, never less; it is merged from here on
         positions = [(lane, lane.applied) for lane in lanes]
         plans: list[tuple[LivePartition, PartitionState, FlushPlan]] = []
-        values: list[OutMessage] = []
         beside: list[OutMessage] = []
         finals: list[OutMessage] = []
         for live in partitions:
@@ -140,10 +140,6 @@ class Checkpointer:
             # readers and lanes get a turn: thousands of changes hold the event loop for many milliseconds
             await asyncio.sleep(0)
             topic, partition = live.table.changelog_topic, live.partition
-            for begin in range(0, len(plan.values), _MESSAGES_PER_TURN):
-                part = plan.values[begin : begin + _MESSAGES_PER_TURN]
-                values += [OutMessage(topic, key, value, partition) for key, value in part]
-                await asyncio.sleep(0)
             beside += [OutMessage(topic, key, None, partition, _whose(live)) for key in plan.tombstones]
             beside += [_late_message(live, late) for late in plan.late]
             if live.table.definition.publish_final:
@@ -151,6 +147,7 @@ class Checkpointer:
                     finals.append(_final_message(live, final))
                     if len(finals) % _MESSAGES_PER_TURN == 0:
                         await asyncio.sleep(0)
+        values = _ValueMessages(plans)
         # after the plans, and of the lanes that there are by now: of a record that a plan passes over, the dead letter is
         # among them, even if its lane was opened after this began
         rejected: list[OutMessage] = []
@@ -178,10 +175,14 @@ class Checkpointer:
         await self._producer.send_all(finals)
         await self._guard()
         elapsed_s = (self._clock.monotonic_ms() - started) / 1000
-        for (live, state, plan), checkpoint_offset in zip(plans, offsets, strict=True):
+        # each plan is let go of as soon as its store has it: together they are what a worker needs most memory for
+        unwritten = deque(zip(plans, offsets, strict=True))
+        plans.clear()
+        while unwritten:
+            (live, state, plan), checkpoint_offset = unwritten.popleft()
             # a store has seen nothing behind the first record that somebody else may have written
             offset = checkpoint_offset if live.ledger is None else min(checkpoint_offset, live.ledger.position)
-            if len(plan.changes.puts) > _WRITE_IN_THREAD_MIN:
+            if plan.changes.puts_count > _WRITE_IN_THREAD_MIN:
                 await asyncio.to_thread(state.write_flush, plan, offset)
             else:
                 state.write_flush(plan, offset)
@@ -206,6 +207,29 @@ class Checkpointer:
             metrics.final_records.labels(name).inc(len(plan.finals))
         if plan.expired:
             metrics.expired_windows.labels(name).inc(plan.expired)
+
+
+class _ValueMessages(Collection[OutMessage]):
+    """The values of several plans as messages, each made only when it is asked for: a plan may hold tens of thousands.
+
+    Args:
+        plans: the caller's own list; when it is emptied, nothing here holds them.
+    """
+
+    def __init__(self, plans: "Sequence[tuple[LivePartition, PartitionState, FlushPlan]]") -> None:
+        self._plans = plans
+
+    def __len__(self) -> int:
+        return sum(len(plan.values) for _, _, plan in self._plans)
+
+    def __iter__(self) -> Iterator[OutMessage]:
+        for live, _, plan in self._plans:
+            topic, partition = live.table.changelog_topic, live.partition
+            for key, value in plan.values.items():
+                yield OutMessage(topic, key, value, partition)
+
+    def __contains__(self, message: object) -> bool:
+        return any(message == one for one in self)
 
 
 def _whose(live: LivePartition) -> Sequence[tuple[str, bytes]]:

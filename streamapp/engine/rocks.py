@@ -168,6 +168,8 @@ class RocksStore:
         put = batch.put
         for key, value in changes.bulk.items():
             put(key, value)
+        for key in changes.marks:
+            put(key, b"")
         for key, value in changes.puts:
             put(key, value)
         for key in changes.deletes:

@@ -9,8 +9,9 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from types import MethodType
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError as ClientError
@@ -189,8 +190,8 @@ class DurableProducer:
         """Records (and undelivered reports) that the client still holds."""
         return len(self._producer) if self._producer is not None else 0
 
-    async def send_all(self, messages: Sequence[OutMessage]) -> list[int]:
-        """Send records and wait until every one is acknowledged.
+    async def send_all(self, messages: Collection[OutMessage]) -> list[int]:
+        """Send records, iterated over once, and wait until every one is acknowledged.
 
         A full client queue is waited for, not an error. Cancelling stops the waiting; what was handed over before may
         still reach its topic.
@@ -213,14 +214,14 @@ class DurableProducer:
                 await pending.done.wait()
         except TimeoutError:
             raise ProduceError(
-                messages[0].topic,
+                next(iter(messages)).topic,
                 pending.offsets.count(-1),
                 f"expected {len(messages)} acknowledgements within {limit_s:.1f} s, "
                 f"{pending.offsets.count(-1)} are missing; check that the brokers are reachable",
             ) from None
         if pending.errors:
             raise ProduceError(
-                messages[0].topic,
+                next(iter(messages)).topic,
                 len(pending.errors),
                 f"expected {len(messages)} acknowledgements, {len(pending.errors)} records failed, "
                 f"the first with: {pending.errors[0]}; nothing that depends on them may be committed",
@@ -266,10 +267,11 @@ class DurableProducer:
             return taken, refusal(records[taken].topic, problem.args[0])
         return taken, None
 
-    async def _hand_over(self, producer: Producer, messages: Sequence[OutMessage], pending: _Pending) -> None:
+    async def _hand_over(self, producer: Producer, messages: Collection[OutMessage], pending: _Pending) -> None:
+        delivered = pending.delivered
         for index, message in enumerate(messages):
-            # `partial` costs half of what a closure does here, and this is once per record
-            report = partial(pending.delivered, index)
+            # once per record, and there until it is acknowledged: a `partial` takes three times the memory
+            report = MethodType(delivered, index)
             try:
                 # a full queue drains without any announcement that could be awaited
                 while not self._produce(producer, message, report):  # noqa: ASYNC110

@@ -88,10 +88,11 @@ class FlushPlan:
     idle time-out, another source that was ahead) may come out differently when records are replayed.
 
     Attributes:
+        values: key -> what it is now; `changes` holds the same mapping, as a plan may be most of a worker's memory.
         closed: the stream time up to which final records are out once `finals` are.
     """
 
-    values: list[tuple[bytes, bytes]]
+    values: Mapping[bytes, bytes]
     tombstones: list[bytes]
     finals: list[FinalWindow]
     late: list[LateRecord]

@@ -15,6 +15,7 @@ UTF-8 never holds; as starts begin with 00 themselves, no key's range then reach
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -40,9 +41,12 @@ class Entry:
             or, for a re-keyed table, a partition of the source.
         newest: the greatest event time merged in, milliseconds.
         state: the aggregate's slots.
+
+    Most windows are written and then left alone, and as objects they take eight times what they take as bytes. So an entry
+    may be packed: it holds the bytes in the place of its attributes, until somebody asks for one of them.
     """
 
-    __slots__ = ("newest", "offsets", "state")
+    __slots__ = ("_packed", "newest", "offsets", "state")
 
     def __init__(self, offsets: list[int], newest: int, state: list[object]) -> None:
         self.offsets = offsets
@@ -52,6 +56,28 @@ class Entry:
     def encode(self, epoch: bytes = NO_EPOCH) -> bytes:
         """The bytes for changelog and store; the owner's epoch is the end of them."""
         return _encode((self.offsets, self.newest, self.state, epoch))
+
+    def encode_and_pack(self, epoch: bytes = NO_EPOCH) -> bytes:
+        """The same bytes, which are from now on all that the entry holds as well."""
+        raw = self.encode(epoch)
+        self._packed = raw
+        del self.offsets, self.newest, self.state
+        return raw
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it holds its bytes only."""
+        return hasattr(self, "_packed")
+
+    if not TYPE_CHECKING:  # else every misspelt name would be of type Any
+
+        def __getattr__(self, name):
+            # called only where there is no such attribute: what is not packed does not pay for it
+            if name not in ("newest", "offsets", "state"):
+                raise AttributeError(f"an entry has no {name}")
+            self.offsets, self.newest, self.state, _ = _decode_entry(self._packed)
+            del self._packed
+            return getattr(self, name)
 
     @classmethod
     def decode(cls, raw: bytes) -> "Entry":

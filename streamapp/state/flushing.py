@@ -40,6 +40,7 @@ class Flushing:
     Attributes:
         entry_bytes: what an entry of the last plan took up, on average.
         in_flight: how many entries the plan that is being written holds; they cannot leave memory meanwhile.
+        taken: how many entries all plans so far held.
         behind: whether closed windows were left for the next flush.
         unconfirmed: whether final records went out that no checkpoint knows of yet.
     """
@@ -48,6 +49,7 @@ class Flushing:
         self._state = state
         self.entry_bytes = 128
         self.in_flight = 0
+        self.taken = 0
         self.behind = False
         self.unconfirmed = False
         self._reached: tuple[int, str] | None = None  # start and key up to which the oldest closed windows are out
@@ -65,12 +67,14 @@ class Flushing:
         if not self._worth(expired, topic_ids):
             return None
         changes = WriteSet()
-        values = [(data_key(key, start), entry.encode(state.epoch)) for (key, start), entry in state.dirty.items()]
+        epoch = state.epoch
+        values = {data_key(key, start): entry.encode_and_pack(epoch) for (key, start), entry in state.dirty.items()}
         if values:
-            self.entry_bytes = (sum(len(raw) for _, raw in values) // len(values)) + 48
-        changes.puts.extend(values)
+            self.entry_bytes = sum(map(len, values.values())) // len(values) + 48
+        changes.bulk = values
         state.dirty = {}
         self.in_flight = len(values)
+        self.taken += len(values)
         deleted = [*state.tombstones, *expired]
         state.tombstones = {}
         tombstones = [data_key(key, start) for key, start in deleted]

@@ -125,7 +125,7 @@ class WindowIndex:
         for start in list(self._new):
             self._to_plan(start)
         if self._windowed:
-            changes.puts.extend((time_key(key, start), b"") for start, keys in self._in_flight.items() for key in keys)
+            changes.marks.extend(time_key(key, start) for start, keys in self._in_flight.items() for key in keys)
         for key, start in deleted:
             self._deleting.setdefault(key, set()).add(start)
         if self._counts:

@@ -20,11 +20,18 @@ class WriteSet:
         puts: pairs, in the order in which they are written.
         deletes: keys.
         bulk: further puts, of other keys than `puts`; no pair is built for each, so large sets burden no collector.
+        marks: further keys, of which only that they are there is to be known: they are put with an empty value.
     """
 
     puts: list[tuple[bytes, bytes]] = field(default_factory=list)
     deletes: list[bytes] = field(default_factory=list)
     bulk: dict[bytes, bytes] = field(default_factory=dict)
+    marks: list[bytes] = field(default_factory=list)
+
+    @property
+    def puts_count(self) -> int:
+        """How many keys are put."""
+        return len(self.puts) + len(self.bulk) + len(self.marks)
 
 
 class StateStore(Protocol):
@@ -70,6 +77,7 @@ class MemoryStore:
         """Apply all changes."""
         self._items.update(changes.bulk)
         self._items.update(changes.puts)
+        self._items.update(dict.fromkeys(changes.marks, b""))
         for key in changes.deletes:
             self._items.pop(key, None)
 

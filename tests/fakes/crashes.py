@@ -145,7 +145,7 @@ class Worker:
             for record in plan.late
         ]
         steps: list[Callable[[], None]] = [
-            *(lambda pair=pair: self._append(*pair) for pair in plan.values),  # type: ignore[misc]
+            *(lambda pair=pair: self._append(*pair) for pair in plan.values.items()),  # type: ignore[misc]
             *(late + beside if late_first else beside + late),
             lambda: self._append(CHECKPOINT_KEY, plan.checkpoint.encode()),
             *(

@@ -1,7 +1,7 @@
 """A Kafka record as the consumer hands it over, and a producer that can be told to fail."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ class FakeProducer:
     fail_at: int | None = None
     calls: list[list[OutMessage]] = field(default_factory=list)
 
-    async def send_all(self, messages: Sequence[OutMessage]) -> list[int]:
+    async def send_all(self, messages: Collection[OutMessage]) -> list[int]:
         if not messages:
             return []
         if self.fail_at is not None and len(self.calls) >= self.fail_at:

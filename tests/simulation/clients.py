@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from streamapp.errors import ProduceError
@@ -72,7 +72,7 @@ class SimulatedProducer:
     def pending(self) -> int:
         return sum(len(chunk.messages) for chunks in self._waiting.values() for chunk in chunks)
 
-    async def send_all(self, messages: Sequence[OutMessage]) -> list[int]:
+    async def send_all(self, messages: Collection[OutMessage]) -> list[int]:
         if not messages:
             return []
         call = _Call(len(messages), self._process.loop.create_future())
@@ -90,7 +90,7 @@ class SimulatedProducer:
         await call.done
         if call.errors:
             raise ProduceError(
-                messages[0].topic, len(call.errors), f"{len(call.errors)} records failed: {call.errors[0]}"
+                next(iter(messages)).topic, len(call.errors), f"{len(call.errors)} records failed: {call.errors[0]}"
             )
         return call.offsets
 

@@ -23,7 +23,7 @@ class Files:
 
     def write(self, changes: WriteSet) -> None:
         items, undo = self.items, []
-        for key, value in (*changes.puts, *changes.bulk.items()):
+        for key, value in (*changes.puts, *changes.bulk.items(), *((mark, b"") for mark in changes.marks)):
             undo.append((key, items.get(key)))
             items[key] = value
         undo += [(key, items.pop(key)) for key in changes.deletes if key in items]
@@ -107,9 +107,7 @@ class SimulatedStore:
             return
         self._files.write(changes)
         self._disk.cluster.last_change = self._disk.world.now
-        self._disk.world.note(
-            "write", self._process.name, self._place, len(changes.puts) + len(changes.bulk), len(changes.deletes)
-        )
+        self._disk.world.note("write", self._process.name, self._place, changes.puts_count, len(changes.deletes))
         self._process.after_effect()
 
     def size_bytes(self) -> int:

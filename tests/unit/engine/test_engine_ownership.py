@@ -1,6 +1,6 @@
 """What an owner says again of its changelog when somebody else has written to it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class Changelog:
     def add(self, key: bytes, value: bytes | None) -> None:
         self.records.append(Raw(len(self.records), key=key, value=value))
 
-    async def send_all(self, messages: Sequence[OutMessage]) -> list[int]:
+    async def send_all(self, messages: Collection[OutMessage]) -> list[int]:
         begin = len(self.records)
         for message in messages:
             assert message.key is not None

@@ -39,6 +39,13 @@ def test_a_missing_key_is_none_and_an_empty_value_is_not(store: StateStore):
     assert store.get(b"u") is None
 
 
+def test_marks_are_keys_with_nothing_behind_them(store: StateStore):
+    changes = WriteSet([(b"a", b"1")], bulk={b"b": b"2"}, marks=[b"t", b"u"])
+    assert changes.puts_count == 4
+    store.write(changes)
+    assert list(store.scan(b"a", b"z")) == [(b"a", b"1"), (b"b", b"2"), (b"t", b""), (b"u", b"")]
+
+
 def test_deletes_come_after_puts(store: StateStore):
     store.write(WriteSet([(b"a", b"1"), (b"b", b"1")]))
     store.write(WriteSet([(b"a", b"2"), (b"c", b"2")], [b"a", b"never"]))

@@ -62,6 +62,29 @@ def test_an_entry_comes_back_as_it_was():
     assert highest_offsets([entry.encode()]) == entry.offsets
 
 
+def test_a_packed_entry_is_the_same_to_whoever_reads_or_changes_it():
+    entry, like = (Entry([5, -1], 1_790_000_040_000, [1, 2.5, [3]]) for _ in range(2))
+    raw = entry.encode_and_pack(b"ours")
+    assert raw == like.encode(b"ours")
+    assert entry.is_packed
+    assert entry.newest == like.newest
+    assert not entry.is_packed
+    entry.encode_and_pack()
+    entry.state[2].append(4)
+    entry.offsets[1] = 6
+    assert (entry.offsets, entry.newest, entry.state) == ([5, 6], like.newest, [1, 2.5, [3, 4]])
+    entry.encode_and_pack()
+    assert entry.encode() == Entry([5, 6], like.newest, [1, 2.5, [3, 4]]).encode()
+
+
+def test_an_entry_has_no_other_attributes_packed_or_not():
+    entry = Entry([5], 7, [])
+    for _ in range(2):
+        with pytest.raises(AttributeError, match="an entry has no price"):
+            _ = entry.price  # type: ignore[attr-defined]
+        entry.encode_and_pack()
+
+
 def test_a_checkpoint_comes_back_as_it_was():
     checkpoint = Checkpoint((5, -1), (7, -1), -1, "print", "cluster", ("one", "two"), (3, -1), epoch=2)
     again = Checkpoint.decode(checkpoint.encode())
