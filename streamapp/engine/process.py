@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import functools
 import gc
 import os
 import platform
@@ -40,5 +41,16 @@ def _limit_arenas() -> None:
     glibc gives every thread an arena of its own, up to eight per core. With 300,000 windows a fifth of the resident memory
     was freed memory in arenas whose threads did not want it.
     """
-    if platform.libc_ver()[0] == "glibc" and "MALLOC_ARENA_MAX" not in os.environ:
+    if _has_glibc() and "MALLOC_ARENA_MAX" not in os.environ:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS_MAX)
+
+
+def release_freed_memory() -> None:
+    """Give back to the system what glibc keeps of freed memory; may run in a thread. With another libc it does nothing."""
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _has_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
