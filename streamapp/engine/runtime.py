@@ -14,9 +14,11 @@ from streamapp.engine.backlog import Backlog
 from streamapp.engine.checkpoint_timer import CheckpointTimer
 from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
+from streamapp.engine.freed_memory import FreedMemory
 from streamapp.engine.identity import unread_is_gone
 from streamapp.engine.idle import close_idle
 from streamapp.engine.key_counts import KeyCounts
+from streamapp.engine.lane import COLUMN_CHUNK_MAX_RECORDS
 from streamapp.engine.lease import Lease
 from streamapp.engine.opening import StoreOpener
 from streamapp.engine.ownership import Ownership
@@ -88,7 +90,6 @@ class Engine:
             end_offsets=self.admin.end_offsets,
             guard=self.lease.until_valid,
         )
-        self._backlog = Backlog(self._states, settings.cache_max_bytes)
         self._sources = SourceLanes(
             app_id,
             self.tables,
@@ -102,6 +103,7 @@ class Engine:
             on_failure=on_failure,
         )
         self.lanes = self._sources.lanes
+        self._backlog = Backlog(self._states, self.lanes, settings.cache_max_bytes)
         self._checkpointer = Checkpointer(
             self.producer,
             metrics,
@@ -121,6 +123,7 @@ class Engine:
             on_failure=on_failure,
         )
         self._key_counts = KeyCounts()
+        self._freed_memory = FreedMemory()
         self._loading: asyncio.Future[None] | None = None  # of what chunks are worked on with
         self._takeover: TakeOver | None = None
         self._restoring: asyncio.Task[None] | None = None
@@ -311,6 +314,7 @@ class Engine:
         except FencedError:
             if self.lease.forgotten:  # else a revocation has dropped everything meanwhile
                 await self._give_up()
+        await self._freed_memory.look(sum(state.changes for state in self._states()))
 
     def _load(self) -> "asyncio.Future[None]":
         """Begin, once, to import what chunks are worked on with, in a thread; restoring and reads do without it."""
@@ -318,10 +322,11 @@ class Engine:
             self._loading = asyncio.ensure_future(asyncio.to_thread(load_columns))
         return self._loading
 
-    async def _until_room(self) -> None:
+    async def _until_room(self, place: TopicPartition) -> None:
         """What a lane awaits before each chunk: what it is worked on with, and memory for what it changes."""
         await asyncio.shield(self._load())
-        await self._backlog.until_room()
+        lane = self.lanes.get(place)
+        await self._backlog.until_room(place, min(lane.queued, COLUMN_CHUNK_MAX_RECORDS) if lane is not None else 0)
 
     def _states(self) -> Iterable[PartitionState]:
         return (live.state for table in self.tables.values() for live in table.live.values() if live.state is not None)

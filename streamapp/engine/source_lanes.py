@@ -5,6 +5,7 @@ beside the group's position (`forwarding`), so nothing may be committed on a sou
 """
 
 import asyncio
+import functools
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
@@ -64,7 +65,7 @@ class SourceLanes:
         admin: asked what the broker holds of a source partition.
         producer: forwards the records of re-keyed tables.
         dead_letters: makes the messages for what cannot be used.
-        until_room: awaited by a lane before each chunk.
+        until_room: awaited by a lane, which it is told, before each chunk.
         on_failure: called with what broke a lane.
 
     Attributes:
@@ -82,7 +83,7 @@ class SourceLanes:
         admin: KafkaAdmin,
         producer: DurableProducer,
         dead_letters: DeadLetters,
-        until_room: Callable[[], Awaitable[None]],
+        until_room: Callable[[TopicPartition], Awaitable[None]],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self.lanes: dict[TopicPartition, SourceLane] = {}
@@ -183,7 +184,7 @@ class SourceLanes:
             max_record_bytes=self._settings.max_record_bytes,
             queue_max_records=self._settings.batch_queue_max_records,
             native=self._settings.native,
-            until_room=self._until_room,
+            until_room=functools.partial(self._until_room, (topic, partition)),
         )
 
     def _taps(self, topic: str, partition: int, here: SourceBounds) -> list[Tap]:

@@ -286,8 +286,21 @@ class PartitionState:
 
     @property
     def pending_bytes(self) -> int:
-        """Roughly how many bytes wait for a flush, those of one under way included."""
-        return (len(self.dirty) + self._flushing.in_flight) * self._flushing.entry_bytes
+        """Roughly how many bytes wait for a flush, those of one under way included.
+
+        A window that has changed again since the flush under way took it is one window all the same.
+        """
+        return min(len(self.dirty) + self._flushing.in_flight, self.entries.count) * self._flushing.entry_bytes
+
+    @property
+    def entry_bytes(self) -> int:
+        """Roughly how many bytes a window has of `pending_bytes`."""
+        return self._flushing.entry_bytes
+
+    @property
+    def changes(self) -> int:
+        """How many changed windows flushes have taken and will take, since the start."""
+        return self._flushing.taken + len(self.dirty)
 
     @property
     def open(self) -> set[int]:

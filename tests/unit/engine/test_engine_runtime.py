@@ -126,7 +126,7 @@ async def test_lane_that_is_stopped_while_it_waits_for_its_tools_leaves_the_othe
     bench: Bench,
 ) -> None:
     loading = bench.engine._loading = asyncio.get_running_loop().create_future()
-    stopped, other = (asyncio.create_task(bench.engine._sources._until_room()) for _ in range(2))
+    stopped, other = (asyncio.create_task(bench.engine._sources._until_room(("trades", 0))) for _ in range(2))
     await asyncio.sleep(0)
     stopped.cancel()
     await asyncio.wait({stopped})

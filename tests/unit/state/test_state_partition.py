@@ -481,6 +481,31 @@ def test_what_a_flush_holds_counts_as_pending_until_it_is_written():
     assert one.state.pending_bytes == 0
 
 
+def test_a_window_that_changes_again_while_it_is_flushed_is_pending_once():
+    one = worker(Tumbling(10, 50, 1_000), 1, 2, 12)
+    one.read_all()
+    plan = one.plan()
+    assert plan is not None
+    held = one.state.pending_bytes
+    assert held == 2 * one.state.entry_bytes
+    one.state.apply(batch([Event("a", 3), Event("a", 13)], first=3))
+    assert one.state.pending_bytes == held
+    one.state.complete_flush(plan, 0)
+    assert one.state.pending_bytes == held, "both have changed since"
+    assert one.state.changes == 4
+
+
+def test_what_was_flushed_is_packed_until_it_is_read_or_changed():
+    one = worker(Tumbling(10, 50, 1_000), 1, 12)
+    one.read_all()
+    one.flush()
+    entries = one.state.cache["a"]
+    assert [entry.is_packed for entry in entries.values()] == [True, True]
+    one.state.apply(batch([Event("a", 13)], first=2))
+    assert [entry.is_packed for entry in entries.values()] == [True, False]
+    assert counts(one) == {0: 1, 10: 2}
+
+
 def test_partitions_share_a_budget_of_entries():
     budget = CacheBudget(10)
     states = [PartitionState(definition(TEN, Count()), n, MemoryStore(), cache_budget=budget) for n in range(2)]
