@@ -105,7 +105,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".streamapp"), description="all local state; losing it loses nothing")
     commit_interval_ms: int = Field(500, gt=0, description="longest time between a merge and its durable checkpoint")
     cache_max_entries: int = Field(
-        50_000, gt=0, description="windows that a worker keeps in memory after a checkpoint; about 0.6 kB each, twice that once read or changed"
+        50_000,
+        gt=0,
+        description="windows that a worker keeps in memory after a checkpoint; about 0.6 kB each, or twice that",
     )
     cache_max_bytes: int = Field(
         4 << 20, gt=0, description="changed state of a worker that forces a checkpoint; at twice as much reading stops"

@@ -57,12 +57,10 @@ class Entry:
         """The bytes for changelog and store; the owner's epoch is the end of them."""
         return _encode((self.offsets, self.newest, self.state, epoch))
 
-    def encode_and_pack(self, epoch: bytes = NO_EPOCH) -> bytes:
-        """The same bytes, which are from now on all that the entry holds as well."""
-        raw = self.encode(epoch)
+    def pack(self, raw: bytes) -> None:
+        """Hold nothing but these bytes, which `encode` has made of it as it is now."""
         self._packed = raw
         del self.offsets, self.newest, self.state
-        return raw
 
     @property
     def is_packed(self) -> bool:

@@ -67,8 +67,8 @@ class Flushing:
         if not self._worth(expired, topic_ids):
             return None
         changes = WriteSet()
-        epoch = state.epoch
-        values = {data_key(key, start): entry.encode_and_pack(epoch) for (key, start), entry in state.dirty.items()}
+        epoch, dirty = state.epoch, state.dirty
+        values = {data_key(key, start): entry.encode(epoch) for (key, start), entry in dirty.items()}
         if values:
             self.entry_bytes = sum(map(len, values.values())) // len(values) + 48
         changes.bulk = values
@@ -81,6 +81,8 @@ class Flushing:
         changes.deletes += tombstones
         changes.deletes += [time_key(key, start) for key, start in deleted]
         finals, closed = self._take_closed(state.watermark)
+        for entry, raw in zip(dirty.values(), values.values(), strict=True):
+            entry.pack(raw)  # not before final records have been made of those that are closed now
         state.index.plan(changes, deleted)
         checkpoint = Checkpoint(
             offsets=tuple(state.applied),

@@ -64,16 +64,17 @@ def test_an_entry_comes_back_as_it_was():
 
 def test_a_packed_entry_is_the_same_to_whoever_reads_or_changes_it():
     entry, like = (Entry([5, -1], 1_790_000_040_000, [1, 2.5, [3]]) for _ in range(2))
-    raw = entry.encode_and_pack(b"ours")
-    assert raw == like.encode(b"ours")
+    entry.pack(entry.encode(b"ours"))
     assert entry.is_packed
+    assert entry.encode(b"ours") == like.encode(b"ours")
+    entry.pack(entry.encode(b"ours"))
     assert entry.newest == like.newest
     assert not entry.is_packed
-    entry.encode_and_pack()
+    entry.pack(entry.encode())
     entry.state[2].append(4)
     entry.offsets[1] = 6
     assert (entry.offsets, entry.newest, entry.state) == ([5, 6], like.newest, [1, 2.5, [3, 4]])
-    entry.encode_and_pack()
+    entry.pack(entry.encode())
     assert entry.encode() == Entry([5, 6], like.newest, [1, 2.5, [3, 4]]).encode()
 
 
@@ -82,7 +83,7 @@ def test_an_entry_has_no_other_attributes_packed_or_not():
     for _ in range(2):
         with pytest.raises(AttributeError, match="an entry has no price"):
             _ = entry.price  # type: ignore[attr-defined]
-        entry.encode_and_pack()
+        entry.pack(entry.encode())
 
 
 def test_a_checkpoint_comes_back_as_it_was():
