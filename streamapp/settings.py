@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         description="windows that a worker keeps in memory after a checkpoint; about 0.6 kB each, or twice that",
     )
     cache_max_bytes: int = Field(
-        4 << 20, gt=0, description="changed state of a worker that forces a checkpoint; at twice as much reading stops"
+        6 << 20, gt=0, description="changed state of a worker that forces a checkpoint; at twice as much reading stops"
     )
     block_cache_bytes: int = Field(
         64 << 20,
