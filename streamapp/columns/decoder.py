@@ -9,38 +9,23 @@ import functools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from streamapp.columns.library import BatchView, Column, Mode, Rows, load
 from streamapp.columns.schema import FieldSchema, describe, fields_of
+from streamapp.columns.values import Values
 from streamapp.errors import ConfigurationError
 from streamapp.importing import np
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array: TypeAlias = NDArray[Any]
+    from streamapp.columns.values import Array
 
 NO_KEY = NO_VALUE = (1 << 32) - 1
 _VALUE_TYPES = {"f": "float64", "i": "int64", "t": "uint32", "b": "bool", "c": "uint32"}
-
-
-@dataclass(slots=True)
-class Values:
-    """One column of a chunk.
-
-    Attributes:
-        values: numbers, or for text the place in `texts`; anything where `nulls` is true.
-        texts: the texts of the chunk, for a column of text; else None.
-    """
-
-    values: "Array"
-    nulls: "Array"
-    texts: list[str] | None = None
 
 
 @dataclass(slots=True)

@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
-    from streamapp.columns.decoder import Array
+    from streamapp.columns.values import Array
 
 
 class ArrayList(Sequence[int]):
-    """An array of integers as a sequence of Python's own."""
+    """An array of integers as a sequence of Python's own; `array` is the array."""
 
     def __init__(self, array: "Array") -> None:
-        self._array = array
+        self.array = array
 
     def __len__(self) -> int:
-        return len(self._array)
+        return len(self.array)
 
     @overload
     def __getitem__(self, index: int) -> int: ...
@@ -22,13 +22,13 @@ class ArrayList(Sequence[int]):
     def __getitem__(self, index: slice) -> list[int]: ...
     def __getitem__(self, index: int | slice) -> int | list[int]:
         if isinstance(index, slice):
-            found: list[int] = self._array[index].tolist()
+            found: list[int] = self.array[index].tolist()
             return found
-        value: int = self._array.item(index)
+        value: int = self.array.item(index)
         return value
 
     def __iter__(self) -> Iterator[int]:
-        values: list[int] = self._array.tolist()
+        values: list[int] = self.array.tolist()
         return iter(values)
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamapp.columns.decoder import Values
 from streamapp.columns.schema import fields_of
+from streamapp.columns.values import Values
 from streamapp.records.codec import Codec, StructCodec
 
 if TYPE_CHECKING:
-    from streamapp.columns.decoder import Array
+    from streamapp.columns.values import Array
 
 RowType = Callable[..., Any]
 
@@ -60,17 +60,5 @@ def rows(
     kind = row_type(codec, tuple(names))
     if kind is None or not set(names) <= columns.keys():
         return None
-    values = [_picked(columns[name], places) for name in names]
+    values = [columns[name].at(places) for name in names]
     return list(map(kind, *values, repeat(whole), places.tolist()))
-
-
-def _picked(column: Values, places: "Array") -> list[Any]:
-    found: list[Any] = column.values[places].tolist()
-    nulls = column.nulls[places]
-    if not nulls.any():
-        return found if column.texts is None else list(map(column.texts.__getitem__, found))
-    texts = column.texts
-    return [
-        None if null else value if texts is None else texts[value]
-        for value, null in zip(found, nulls.tolist(), strict=True)
-    ]

@@ -11,15 +11,15 @@ from typing import Protocol
 
 from streamapp.clock import Clock
 from streamapp.engine.pacing import Pace
-from streamapp.state.partition import COLUMN_LANE_MIN_MERGES
 
 #: records of an answer that the small pace explains
 TRICKLE_MAX_RECORDS = 1_024
 _LOOK_MS = 250
 #: part of the event loop's time that the record lane may take, and that it must be expected to take to be trusted again
 _SHARE_MAX, _SHARE_BACK = 0.5, 0.3
-#: of a partition, in one answer: well above where columns pay, as partitions differ; and the least for which it is done
-_BULK_RECORDS, _BULK_MIN_RECORDS = 2 * COLUMN_LANE_MIN_MERGES, COLUMN_LANE_MIN_MERGES * 3 // 2
+#: of a partition, in one answer, times what columns need: well above it, as partitions differ; and the least for which it is
+#: done
+_BULK, _BULK_MIN = 2, 1.5
 #: while no record is taken singly, what one costs is known less and less: half of it after half a minute
 _FORGET = 0.994
 #: how much the newest look counts
@@ -36,8 +36,8 @@ class Feeding(Protocol):
     singly_s: float
 
     @property
-    def takes_columns(self) -> bool:
-        """Whether all it feeds can take columns."""
+    def columns_min_records(self) -> int | None:
+        """From how many records on all that it feeds gains by columns; None where something of it takes none."""
         ...
 
 
@@ -65,7 +65,7 @@ class Batching:
         elapsed_s = (now - self._looked_ms) / 1000
         if elapsed_s * 1000 < _LOOK_MS:
             return False
-        fed = [lane for lane in lanes if lane.takes_columns]
+        fed = [lane for lane in lanes if lane.columns_min_records is not None]
         seen = (sum(lane.offered for lane in fed), sum(lane.singly for lane in fed), sum(lane.singly_s for lane in fed))
         offered, singly, singly_s = (new - old for new, old in zip(seen, self._seen, strict=True))
         self._looked_ms, self._seen = now, seen
@@ -76,16 +76,19 @@ class Batching:
             self._cost_s += (cost_s - self._cost_s) * _NEWS if self._cost_s else cost_s
         else:
             self._cost_s *= _FORGET
-        before, self.pace = self.pace, self._choose(offered / elapsed_s, len(fed))
+        before, self.pace = (
+            self.pace,
+            self._choose(offered / elapsed_s, sum(lane.columns_min_records or 0 for lane in fed)),
+        )
         return self.pace != before
 
-    def _choose(self, rate: float, lanes: int) -> Pace:
+    def _choose(self, rate: float, needed: int) -> Pace:
         share = _SHARE_MAX if self.pace is self._as_they_come else _SHARE_BACK
         if rate * self._cost_s <= share or self._pause_max_s <= self._as_they_come.pause_s:
             return self._as_they_come
-        wanted = _BULK_RECORDS * lanes
+        wanted = _BULK * needed
         pause_s = min(wanted / rate, self._pause_max_s)
-        if rate * pause_s < _BULK_MIN_RECORDS * lanes:
+        if rate * pause_s < _BULK_MIN * needed:
             return self._as_they_come  # over so many partitions that no pause within the bound would help
         # whole milliseconds: a pace that changes with every look would say nothing
         return Pace(max(round(pause_s, 3), self._as_they_come.pause_s), 4 * wanted)

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from streamapp.columns.decoder import ColumnDecoder, Columns, Values, decoder_for
+from streamapp.columns.decoder import ColumnDecoder, Columns, decoder_for
 from streamapp.columns.library import Mode
 from streamapp.columns.lists import ArrayList, OnDemand, TextList
 from streamapp.columns.rows import rows
@@ -18,14 +18,14 @@ from streamapp.engine.deadletters import KafkaRecord
 from streamapp.engine.judging import Judge
 from streamapp.engine.tap import Decoded, Tap
 from streamapp.errors import RecordError
-from streamapp.importing import np, pl
+from streamapp.importing import np
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
-from streamapp.state.batch import KEY_TEXTS, NARROW, TIMES
+from streamapp.state.batch import DECODED, KEY_NUMBERS, KEY_TEXTS, NARROW
 from streamapp.state.definition import MAX_TIME_MS
 
 if TYPE_CHECKING:
-    from streamapp.columns.decoder import Array
+    from streamapp.columns.values import Array
 
 
 class ColumnGroup:
@@ -132,16 +132,6 @@ class ColumnGroup:
             sequences = np.where(sequence.nulls, -1, sequence.values)
         else:
             sequences = np.full(count, -1, np.int64)
-        columns: dict[Any, Any] = {
-            "__key": pl.Series("__key", found.keys),
-            "__time": pl.Series("__time", times),
-            "__sequence": pl.Series("__sequence", sequences),
-            "__offset": pl.Series("__offset", found.offsets),
-            TIMES: times,
-            KEY_TEXTS: found.key_texts,
-        }
-        for name, column in found.columns.items():
-            columns[name] = _series(name, column)
         decode = self._codec.decode
 
         def one(row: int) -> Any:
@@ -151,7 +141,12 @@ class ColumnGroup:
             return self._codec.decode_all(found.values())
 
         records = OnDemand(count, everything, one)
-        columns[NARROW] = partial(rows, self._codec, found.columns, records.__getitem__)
+        columns: dict[Any, Any] = {
+            KEY_NUMBERS: found.keys,
+            KEY_TEXTS: found.key_texts,
+            DECODED: found.columns,
+            NARROW: partial(rows, self._codec, found.columns, records.__getitem__),
+        }
         keys: Sequence[str] = TextList(found.keys, found.key_texts) if self.needs_key else [""] * count
         return Decoded(
             raws,
@@ -175,8 +170,7 @@ def column_group(
     fields = {field.name: field for field in fields_of(codec) or ()}
     if not fields or (time_field is not None and (time_field not in fields or fields[time_field].kind not in "if")):
         return None
-    inputs = [tap.inputs() or () for tap in taps]
-    wanted = dict.fromkeys(name for names in inputs for name in names)
+    wanted = dict.fromkeys(name for tap in taps if tap.columns is not None for name in tap.columns.fields)
     if time_field is not None:
         wanted[time_field] = None
     if "sequence" in fields and fields["sequence"].kind == "i":
@@ -197,16 +191,3 @@ def _filter(found: Columns, keep: "Array") -> None:
     found.value_length = found.value_length[keep]
     for column in found.columns.values():
         column.values, column.nulls = column.values[keep], column.nulls[keep]
-
-
-def _series(name: str, column: Values) -> "pl.Series":
-    """A column as the record lane would have made it of the records' attributes."""
-    empty = column.nulls.any()
-    if column.texts is not None:
-        places = np.where(column.nulls, 0, column.values) if empty else column.values
-        if not len(column.texts):
-            return pl.Series(name, [None] * len(places), dtype=pl.String)
-        series = pl.Series(name, column.texts, dtype=pl.String).gather(pl.Series(places)).alias(name)
-    else:
-        series = pl.Series(name, column.values)
-    return series.scatter(np.flatnonzero(column.nulls), None) if empty else series

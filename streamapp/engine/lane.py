@@ -2,11 +2,13 @@
 
 One chunk at a time per partition, in order of offset. A chunk is what waits, up to a bound: a few records where the worker
 keeps up, so that they are seen at once, and many where it is behind, so that each costs little. Large chunks are decoded
-by columns in a thread, the event loop stays free for readers meanwhile; small ones, and what no column can hold, record by
-record. What cannot be decoded becomes a dead letter and the lane goes on.
+by columns in a thread, the event loop stays free for readers meanwhile; those of some hundred records by columns on the
+loop; the smallest, and what no column can hold, record by record. What cannot be decoded becomes a dead letter and the lane
+goes on.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -38,6 +40,8 @@ COLUMN_CHUNK_MAX_RECORDS = 32_768
 _SLICED_MAX_RECORDS = 1_024
 _SLICE_RECORDS = 256
 _YIELD_MIN_RECORDS = 512
+#: of so many records columns are made and grouped on the event loop: it takes a millisecond, and a thread's turns take more
+_QUICK_MAX_RECORDS = 1_024
 _SEQUENCE_BOUND = 1 << 63  # beyond it a number can neither be a column nor be written down
 _timestamp = attrgetter("timestamp")
 
@@ -119,14 +123,27 @@ class SourceLane:
         return self._queued > 0
 
     @cached_property
-    def takes_columns(self) -> bool:
-        """Whether all its taps can take columns."""
-        return all(tap.inputs() is not None for tap in self.taps)
+    def columns_min_records(self) -> int | None:
+        """From how many records on all its taps gain by columns; None where one of them takes none."""
+        ways = [tap.columns for tap in self.taps]
+        return max((way.min_records for way in ways if way is not None), default=None) if all(ways) else None
 
     @cached_property
     def _chunk_max_records(self) -> int:
         # a call per record keeps the loop from its readers as long whether the records come from columns or not
-        return CHUNK_MAX_RECORDS if any(tap.calls_per_record for tap in self.taps) else COLUMN_CHUNK_MAX_RECORDS
+        ways = [tap.columns for tap in self.taps]
+        singly = any(way is None or way.calls_per_record for way in ways)
+        return CHUNK_MAX_RECORDS if singly else COLUMN_CHUNK_MAX_RECORDS
+
+    @cached_property
+    def _gains_from_records(self) -> float:
+        """From how many records on any tap gains by columns."""
+        return min((tap.columns.min_records for tap in self.taps if tap.columns is not None), default=math.inf)
+
+    @cached_property
+    def _quick(self) -> bool:
+        """Whether all taps take some hundred records by columns in less time than a thread takes to begin."""
+        return all(tap.columns is not None and tap.columns.quick for tap in self.taps)
 
     def start(self, on_room: Callable[[], None], on_failure: Callable[[BaseException], None]) -> None:
         """Begin to work; `on_room` is called when a full queue has room again, `on_failure` when the lane broke."""
@@ -193,10 +210,10 @@ class SourceLane:
 
     async def _process_batches(self, batches: Sequence[RecordBatch], count: int) -> None:
         end = batches[-1].next_offset - 1
-        if any(tap.gains_by_columns(count) for tap in self.taps):
+        if count >= self._gains_from_records:
             if self._column_groups is None:
                 self._column_groups = self._make_column_groups()
-            if self._column_groups and await self._process_columns(self._column_groups, batches):
+            if self._column_groups and await self._process_columns(self._column_groups, batches, count):
                 self._finished(end)
                 return
         records = [record for batch in batches for record in batch.records()]
@@ -227,9 +244,12 @@ class SourceLane:
             found.append(group)
         return found
 
-    async def _process_columns(self, groups: Sequence[ColumnGroup], batches: Sequence[RecordBatch]) -> bool:
+    async def _process_columns(self, groups: Sequence[ColumnGroup], batches: Sequence[RecordBatch], count: int) -> bool:
         """Decode all groups before any tap takes a record, so that what cannot be done so can be done anew."""
-        found = await asyncio.to_thread(lambda: [group.decode(batches) for group in groups])
+        if self._quick and count <= _QUICK_MAX_RECORDS:
+            found = [group.decode(batches) for group in groups]
+        else:
+            found = await asyncio.to_thread(lambda: [group.decode(batches) for group in groups])
         done = [decoded for decoded in found if decoded is not None]
         if len(done) < len(found):
             return False
@@ -242,7 +262,8 @@ class SourceLane:
             for tap in group.taps:
                 for index, problem in await tap.accept(decoded):
                     self._reject(decoded.raw[index], problem)
-                await asyncio.sleep(0)
+                if count > _YIELD_MIN_RECORDS:
+                    await asyncio.sleep(0)
         return True
 
     def _finished(self, end: int) -> None:

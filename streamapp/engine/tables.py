@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from streamapp.columns.rows import row_type
 from streamapp.engine.forwarding import Forwarded
 from streamapp.engine.ledger import Ledger
-from streamapp.engine.tap import Decoded
+from streamapp.engine.tap import ByColumns, Decoded
 from streamapp.errors import RecordError
 from streamapp.kafka.partitioner import partition_for
 from streamapp.kafka.producer import DurableProducer, OutMessage
@@ -17,7 +17,8 @@ from streamapp.metrics import Metrics
 from streamapp.state.batch import Batch
 from streamapp.state.definition import TableDefinition
 from streamapp.state.entry import NO_EPOCH
-from streamapp.state.lanes import prepare_columns
+from streamapp.state.grouping import Plan
+from streamapp.state.lanes import EXPRESSIONS_MIN_MERGES, columns_min_records, prepare_columns
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import StateStore
 from streamapp.windows.sessions import Session
@@ -151,26 +152,22 @@ class TableTap:
         self._applied = metrics.records_applied.labels(live.table.name)
         self._late = metrics.late_records.labels(live.table.name)
 
-    def inputs(self) -> Sequence[str] | None:
-        """What the aggregate reads, where it can be had by columns."""
+    @cached_property
+    def columns(self) -> ByColumns | None:
+        """Where the aggregate groups records, or takes them without the fields that it does not read."""
         definition = self.live.table.definition
         aggregate = definition.aggregate
         if isinstance(definition.window, Session):
             return None
         names = aggregate.inputs(self.source)
         if aggregate.narrow:
-            return names if row_type(self.codec, names) is not None else None
-        return None if aggregate.ordered or aggregate.expressions(self.source) is None else names
-
-    @property
-    def calls_per_record(self) -> bool:
-        """Whether the table's aggregate is a user's step, or another one that only takes records one by one."""
-        return self.live.table.definition.aggregate.expressions(self.source) is None
-
-    def gains_by_columns(self, records: int) -> bool:
-        """Whether the table merges so many records sooner by columns."""
-        state = self.live.state
-        return state is not None and state.gains_by_columns(records)
+            least = -(-EXPRESSIONS_MIN_MERGES // definition.windows_each)
+            narrow = row_type(self.codec, names) is not None
+            return ByColumns(names, least, calls_per_record=True) if narrow else None
+        plan = Plan(aggregate, self.source)
+        if aggregate.ordered or (plan.reductions is None and plan.expressions is None):
+            return None
+        return ByColumns(names, columns_min_records(plan, definition.windows_each), quick=plan.reductions is not None)
 
     def prepare(self, decoded: Decoded) -> None:
         """Group the chunk."""
@@ -223,8 +220,9 @@ class RekeyedTap(TableTap):
         """Only where there is one."""
         return self.live.table.origins == 1
 
-    def inputs(self) -> None:
-        """Origins are told by headers, which only the records have."""
+    @property
+    def columns(self) -> None:
+        """Not at all: origins are told by headers, which only the records have."""
 
     def prepare(self, decoded: Decoded) -> None:
         """Nothing to do ahead."""
@@ -284,7 +282,7 @@ class ForwardTap:
     """
 
     needs_key = False
-    calls_per_record = True
+    columns: ByColumns | None = None  # the new key is a function of the record
 
     def __init__(self, table: RunningTable, partition: int, producer: DurableProducer, first: int = 0) -> None:
         source = table.definition.sources[0]
@@ -294,13 +292,6 @@ class ForwardTap:
         self._partition = partition
         self._producer = producer
         self._first = first
-
-    def gains_by_columns(self, records: int) -> bool:
-        """Never: the new key is a function of the record."""
-        return False
-
-    def inputs(self) -> None:
-        """The new key is a function of the record."""
 
     def prepare(self, decoded: Decoded) -> None:
         """Nothing to do ahead."""

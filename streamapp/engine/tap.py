@@ -29,6 +29,23 @@ class Decoded:
     columns: dict[Any, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ByColumns:
+    """How a tap takes chunks that are decoded by columns.
+
+    Attributes:
+        fields: of the records, those that it takes as columns.
+        min_records: from so many records on it takes them sooner so than one by one.
+        quick: whether it works ahead on some hundred records in less time than a thread takes to begin.
+        calls_per_record: whether each record costs it a call on the event loop all the same.
+    """
+
+    fields: Sequence[str]
+    min_records: int
+    quick: bool = False
+    calls_per_record: bool = False
+
+
 class Tap(Protocol):
     """What a lane feeds: a partition of a table, or the forwarding of a re-keyed table's source."""
 
@@ -45,18 +62,10 @@ class Tap(Protocol):
         ...
 
     @property
-    def calls_per_record(self) -> bool:
-        """Whether each record costs it a call on the event loop, however chunks are decoded."""
-        ...
-
-    def gains_by_columns(self, records: int) -> bool:
-        """Whether it takes so many records sooner by columns than one by one."""
-        ...
-
-    def inputs(self) -> Sequence[str] | None:
-        """The fields that it takes by columns; None where it has to see the records themselves."""
+    def columns(self) -> ByColumns | None:
+        """How it takes columns; None where it has to see the records themselves."""
         ...
 
     def prepare(self, decoded: Decoded) -> None:
-        """Work ahead on a chunk that `accept` is given next; runs in a thread, changes nothing but the chunk."""
+        """Work ahead on a chunk that `accept` is given next; may run in a thread, changes nothing but the chunk."""
         ...

@@ -7,9 +7,11 @@ from typing import Any
 from streamapp.state.entry import Checkpoint
 from streamapp.state.store import WriteSet
 
-#: names in `Batch.columns` of what is no column: event times as an array, and the texts that `__key` gives places of
-TIMES, KEY_TEXTS = "times as array", "texts of keys"
-#: the same for a function from names of fields and places to records that hold these fields, or None
+#: names in `Batch.columns`: per record the place of its key, uint32, in the texts of the keys
+KEY_NUMBERS, KEY_TEXTS = "numbers of keys", "texts of keys"
+#: a mapping from names of fields to `Values`, where the batch was decoded by columns
+DECODED = "columns as decoded"
+#: a function from names of fields and places to records that hold these fields, or None
 NARROW = "records of some fields"
 
 

@@ -81,6 +81,12 @@ class TableDefinition:
         return "session" if isinstance(self.window, Session) else "latest"
 
     @property
+    def windows_each(self) -> int:
+        """In how many windows a record counts, at most; 1 where there are none."""
+        window = self.window
+        return -(-window.size_ms // window.step_ms) if isinstance(window, Hopping) else 1
+
+    @property
     def fingerprint(self) -> str:
         """A digest of all that decides what the stored values mean: another one makes them unusable."""
         if not self._fingerprint:

@@ -1,23 +1,30 @@
 """The two lanes by which a batch is merged into windows that are fixed in time, or into a table without windows.
 
 The *record lane* takes one record after the other and can do everything. The *column lane* groups a whole batch by key
-and pane with polars and merges one partial per group; it is used where no record of the batch can be a repeat. A pane is
-the longest span that lies wholly in or wholly out of every window.
+and pane and merges one partial per group; it is used where no record of the batch can be a repeat. A pane is the longest
+span that lies wholly in or wholly out of every window.
 """
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from streamapp.importing import np, pl
-from streamapp.state.batch import KEY_TEXTS, Applied, Batch, LateRecord
-from streamapp.state.moments import closed_moments, running_times, times_of
+from streamapp.importing import np
+from streamapp.state.arrays import keys_of, times_of
+from streamapp.state.batch import Applied, Batch, LateRecord
+from streamapp.state.grouping import Plan, Row, partials
+from streamapp.state.moments import closed_moments, running_times
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
+    from streamapp.columns.values import Array
     from streamapp.state.partition import PartitionState
 
-_OWN = ("__key", "__time", "__sequence", "__offset")
+#: from so many records on grouping by arrays takes less time than the record lane: it takes a fifth of a millisecond for few
+#: records, and every further one a fraction of what the record lane takes
+ARRAYS_MIN_RECORDS = 80
+#: from so many merges on (records times the windows that each counts in) grouping by expressions does: it takes some
+#: milliseconds whatever it is given
+EXPRESSIONS_MIN_MERGES = 512
 _FEW_RECORDS = 64
 #: the starts of a table without windows
 NO_WINDOW = (0,)
@@ -96,6 +103,16 @@ def merge_records(
             outcome.repeated += 1
 
 
+def columns_min_records(plan: Plan, windows_each: int) -> int:
+    """From how many records on the column lane takes less time than the record lane.
+
+    Args:
+        plan: how they are grouped.
+        windows_each: in how many windows each of them counts.
+    """
+    return ARRAYS_MIN_RECORDS if plan.reductions is not None else -(-EXPRESSIONS_MIN_MERGES // windows_each)
+
+
 def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Applied) -> bool:
     """Merge the records from position `first` on by columns; False where that cannot be done with this batch.
 
@@ -113,15 +130,16 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     running = running_times(times, stream_time) if suspects else None
     state.stream_times[origin] = max(stream_time, int(times.max())) if len(times) else stream_time
 
-    texts: Sequence[str] | None = batch.columns.get(KEY_TEXTS)
-    merge, entry_of, touch = aggregate.merge, state.entry, state.touch
-    for group, pane, partial, newest, last in rows:
-        key = group if texts is None else texts[group]
+    texts = keys_of(batch)[0]
+    merge, entry_of, touch, origins = aggregate.merge, state.entry, state.touch, state.origins
+    for number, pane, partial, newest, last in rows:
+        key = texts[number]
+        offset = last if origins == 1 else last // origins
         for start in NO_WINDOW if window is None else window.starts_for(pane):
             entry = entry_of(key, start)
             merge(entry.state, partial)
-            if last > entry.offsets[origin]:
-                entry.offsets[origin] = last
+            if offset > entry.offsets[origin]:
+                entry.offsets[origin] = offset
             if newest > entry.newest:
                 entry.newest = newest
             touch(key, start, entry)
@@ -146,105 +164,24 @@ def prepare_columns(state: "PartitionState", batch: Batch) -> None:
     _rows(state, batch, 0, None)
 
 
-def _rows(
-    state: "PartitionState", batch: Batch, first: int, kept: Any
-) -> list[tuple[Any, int, list[Any], int, int]] | None:
-    """One partial per key and pane, made or found in the batch: (key, pane, slots, newest event time, last offset)."""
-    aggregate, window, source, origins = state.aggregate, state.window, batch.source, state.origins
+def _rows(state: "PartitionState", batch: Batch, first: int, kept: "Array | None") -> list[Row] | None:
+    """One partial per key and pane, made or found in the batch."""
+    window, origins, plan = state.window, state.origins, state.plan(batch.source)
     assert not isinstance(window, Session)
-    expressions = aggregate.expressions(source)
-    if expressions is None:
-        return None
     pane_ms = window.pane_ms if window is not None else 0
-    name = ("rows", _same_rows(state, source, expressions), first, origins, batch.origin if origins > 1 else 0)
+    name = ("rows", plan.name, first, origins, batch.origin if origins > 1 else 0)
     shared = batch.columns.get(name) if kept is None else None
     if shared is not None and (shared[0] == pane_ms or (shared[0] and pane_ms % shared[0] == 0)):
-        rows: list[tuple[Any, int, list[Any], int, int]] = shared[1]
+        rows: list[Row] | None = shared[1]
         return rows  # another table has grouped by slices that lie wholly in or wholly out of our windows, too
-    try:
-        columns = [_column(batch, name) for name in (*_OWN, *aggregate.inputs(source))]
-        if any(_column(batch, name).null_count() for name in aggregate.required(source)):
-            return None
-        if origins > 1:  # as in `merge_records`
-            columns[_OWN.index("__offset")] = _column(batch, "__offset") * origins + batch.origin
-        rows = _group(batch, columns, expressions, first, pane_ms, kept)
-    except (TypeError, ValueError, AttributeError, OverflowError, pl.exceptions.PolarsError):
-        return None  # values of mixed types, or that these expressions cannot use: one by one it shows which is wrong
-    for _, _, partial, _, _ in rows:
-        aggregate.compact(partial)
-    if origins > 1:
-        rows = [(key, pane, partial, newest, last // origins) for key, pane, partial, newest, last in rows]
+    merges = (len(batch.offsets) - first) * state.windows_each
+    rows = partials(plan, batch, first, pane_ms, kept, origins, expressions=merges >= EXPRESSIONS_MIN_MERGES)
+    if rows is None:
+        return None
+    compact = plan.compact
+    if compact is not None:
+        for _, _, partial, _, _ in rows:
+            compact(partial)
     if kept is None:
         batch.columns[name] = (pane_ms, rows)
     return rows
-
-
-def _same_rows(state: "PartitionState", source: int, expressions: "Sequence[pl.Expr]") -> str:
-    """What two tables must have alike to share their partials: kind of aggregate and expressions, as text."""
-    found = state.lane_keys.get(source)
-    if found is None:
-        kind = type(state.aggregate)
-        found = f"{kind.__module__}.{kind.__qualname__}/{source}: {'; '.join(map(str, expressions))}"
-        state.lane_keys[source] = found
-    return found
-
-
-def _group(
-    batch: Batch,
-    columns: "Sequence[pl.Series]",
-    expressions: "Sequence[pl.Expr]",
-    first: int,
-    pane_ms: int,
-    kept: Any,
-) -> list[tuple[Any, int, list[Any], int, int]]:
-    """Group by key and pane; keys as they are in the column."""
-    frame = pl.DataFrame(columns)
-    grouping = ["__key"]
-    if pane_ms:
-        time = pl.col("__time")
-        frame = frame.with_columns((time - time % pane_ms).alias("__pane"))
-        grouping.append("__pane")
-    if first:
-        frame = frame.slice(first)
-    if kept is not None and not kept.all():
-        frame = frame.filter(pl.Series(kept))
-    if not _in_order(batch):
-        frame = frame.sort("__time", "__sequence", "__offset")
-    lead = len(grouping)
-    own = (pl.col("__time").max().alias("__newest"), pl.col("__offset").max().alias("__last"))
-    return [
-        (row[0], row[1] if pane_ms else 0, list(row[lead:-2]), row[-2], row[-1])
-        for row in frame.group_by(grouping).agg(*expressions, *own).rows()
-    ]
-
-
-def _column(batch: Batch, name: str) -> "pl.Series":
-    """One column of a batch, made once for all tables that share its decoding."""
-    found: pl.Series | None = batch.columns.get(name)
-    if found is None:
-        if name == "__key":
-            found = pl.Series(name, batch.keys, dtype=pl.String)
-        elif name == "__time":
-            found = pl.Series(name, times_of(batch))
-        elif name == "__sequence":
-            found = pl.Series(name, batch.sequences, dtype=pl.Int64)
-        elif name == "__offset":
-            found = pl.Series(name, batch.offsets, dtype=pl.Int64)
-        else:
-            get = attrgetter(name)
-            found = pl.Series(name, [get(record) for record in batch.records], strict=True)
-        batch.columns[name] = found
-    return found
-
-
-def _in_order(batch: Batch) -> bool:
-    """Whether the batch is sorted by time and sequence as it is; offsets always are."""
-    known: bool | None = batch.columns.get("in order")
-    if known is None:
-        steps = np.diff(times_of(batch))
-        ties = steps == 0
-        known = not (steps < 0).any()
-        if known and ties.any():
-            known = not (np.diff(_column(batch, "__sequence").to_numpy())[ties] < 0).any()
-        batch.columns["in order"] = known
-    return known

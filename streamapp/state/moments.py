@@ -1,18 +1,9 @@
-"""Event times of a batch as arrays, and which records come when a window of theirs is closed."""
+"""Which records of a batch come when a window of theirs is closed, by arrays of their event times."""
 
 from typing import Any
 
 from streamapp.importing import np
-from streamapp.state.batch import TIMES, Batch
 from streamapp.windows.definitions import Hopping, Tumbling
-
-
-def times_of(batch: Batch) -> Any:
-    """Event times in ms, int64 per record; made once for all tables that share the batch."""
-    times = batch.columns.get(TIMES)
-    if times is None:
-        times = batch.columns[TIMES] = np.array(batch.times, dtype=np.int64)
-    return times
 
 
 def closed_moments(times: Any, stream_time: int, window: Tumbling | Hopping) -> Any:

@@ -27,17 +27,14 @@ from streamapp.state.cache import CacheBudget, EntryCache
 from streamapp.state.definition import TableDefinition
 from streamapp.state.entry import CHECKPOINT_KEY, MAX_START, NO_EPOCH, Checkpoint, Entry, data_key, split_data_key
 from streamapp.state.flushing import Flushing
+from streamapp.state.grouping import Plan
 from streamapp.state.index import WindowIndex
-from streamapp.state.lanes import merge_columns, merge_records
+from streamapp.state.lanes import columns_min_records, merge_columns, merge_records
 from streamapp.state.runs import merge_runs
 from streamapp.state.sessions import SessionLane
 from streamapp.state.store import CHANGELOG_OFFSET_KEY, HORIZON_KEY, StateStore
-from streamapp.windows.definitions import Hopping
 from streamapp.windows.sessions import Session
 
-#: from this many merges on (records times the windows that each counts in) the column lane takes less time than the record
-#: lane: whatever it is given it takes some milliseconds, and a merge in the record lane takes some microseconds
-COLUMN_LANE_MIN_MERGES = 512
 #: from this many records on, taking them key by key is faster
 _RUNS_MIN_RECORDS = 65
 #: of more keys it is not looked one by one which of them readers see, only to say how many they are
@@ -86,7 +83,7 @@ class PartitionState:
         self.dirty: dict[tuple[str, int], Entry] = {}
         self.hidden: set[tuple[str, int]] = set()  # covered sessions that the store still holds
         self.tombstones: dict[tuple[str, int], None] = {}
-        self.lane_keys: dict[int, str] = {}  # per source, by what partials can be shared with other tables
+        self._plans: dict[int, Plan] = {}
         self.applying = False
         self._selective = self.aggregate.selective
         self._flushing = Flushing(self)
@@ -106,7 +103,7 @@ class PartitionState:
         self.horizon = _offsets_decode(horizon) if horizon is not None else [-1] * origins
         changelog = store.get(CHANGELOG_OFFSET_KEY)
         self.changelog_offset = int(changelog) if changelog is not None else -1
-        self._windows_each = -(-self.window.size_ms // self.window.step_ms) if isinstance(self.window, Hopping) else 1
+        self.windows_each = definition.windows_each
         self.sessions: SessionLane | None = None
         first_open: int | None = None
         if isinstance(self.window, Session):
@@ -201,17 +198,20 @@ class PartitionState:
         self.applying = False
         return outcome
 
-    def gains_by_columns(self, records: int) -> bool:
-        """Whether so many records are merged sooner by columns than one by one."""
-        return records * self._windows_each >= COLUMN_LANE_MIN_MERGES
+    def plan(self, source: int) -> Plan:
+        """How partials are made of records of a source."""
+        found = self._plans.get(source)
+        if found is None:
+            found = self._plans[source] = Plan(self.aggregate, source)
+        return found
 
     def _merge(self, batch: Batch, first: int, outcome: Applied) -> None:
         """Merge the records from a position on, by whichever lane is fastest for so many."""
         count = len(batch.offsets) - first
         if batch.offsets[first] > self.horizon[batch.origin]:  # none of them can be a repeat
             if (
-                self.gains_by_columns(count)
-                and not self.aggregate.ordered
+                not self.aggregate.ordered
+                and count >= columns_min_records(self.plan(batch.source), self.windows_each)
                 and merge_columns(self, batch, first, outcome)
             ):
                 return

@@ -9,9 +9,10 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from streamapp.importing import np
-from streamapp.state.batch import KEY_TEXTS, NARROW, Applied, Batch
+from streamapp.state.arrays import keys_of, times_of
+from streamapp.state.batch import NARROW, Applied, Batch
 from streamapp.state.lanes import NO_WINDOW, merge_records
-from streamapp.state.moments import closed_moments, running_times, times_of
+from streamapp.state.moments import closed_moments, running_times
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
@@ -126,11 +127,10 @@ def _records(batch: Batch, names: Sequence[str], order: Any) -> list[Any]:
 
 def _numbered(batch: Batch, first: int) -> tuple[Sequence[str], Any]:
     """The keys, each once, and the number of each record's key, in the smallest type that holds them."""
-    texts: Sequence[str] | None = batch.columns.get(KEY_TEXTS)
-    if texts is not None and len(set(texts)) == len(texts):
-        numbers = batch.columns["__key"].to_numpy()[first:]
-    else:
+    texts, numbers = keys_of(batch)
+    numbers = numbers[first:]
+    if len(set(texts)) < len(texts):  # some of them the codec has read, which knows no numbers
         known: dict[str, int] = {}
-        numbers = np.array([known.setdefault(key, len(known)) for key in batch.keys[first:]], np.uint32)
+        numbers = np.array([known.setdefault(text, len(known)) for text in texts], np.uint32)[numbers]
         texts = list(known)
     return texts, numbers.astype(np.uint16) if len(texts) <= _FEW_KEYS else numbers

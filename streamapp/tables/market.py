@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, ratio
 from streamapp.windows.attributes import attribute_name, read_as
-from streamapp.windows.edges import NO_EDGE, first_columns, last_columns, log_ratio, merge_first, merge_last
-from streamapp.windows.spread import merge_moments, moment_columns, parkinson, sample_stddev
+from streamapp.windows.edges import NO_EDGE, first_edge, last_edge, log_ratio, merge_first, merge_last
+from streamapp.windows.reductions import LAST_ORDER, Always, Greatest, LastOf, Least, Reduction, Total, TotalOfProducts
+from streamapp.windows.spread import merge_moments, moments, parkinson, sample_stddev
 
 MOMENTS, HIGH, LOW, VOLUME, NOTIONAL, FIRST, LAST = 0, 3, 4, 5, 6, 7, 11
 
@@ -96,16 +96,16 @@ class TradeStats(Aggregate):
         merge_first(into, other, FIRST)
         merge_last(into, other, LAST)
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        price, size = pl.col(self.price), pl.col(self.size) * 1.0  # whole numbers would overflow silently
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
         return [
-            *moment_columns(price),
-            price.max(),
-            price.min(),
-            size.sum(),
-            (price * size).sum(),
-            *first_columns(self.price),
-            *last_columns(self.price),
+            *moments(self.price),
+            Greatest(self.price),
+            Least(self.price),
+            Total(self.size),
+            TotalOfProducts(self.price, self.size),
+            *first_edge(self.price),
+            *last_edge(self.price),
         ]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
@@ -191,12 +191,11 @@ class MarketLatest(Aggregate):
             if newer:
                 into[start:end] = other[start:end]
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        newest = [pl.col(name).last() for name in (*self.inputs(source), "__time", "__sequence", "__offset")]
-        absent, unordered = pl.lit(None), pl.lit(-1)
-        if source == TRADES:
-            return [*newest, absent, absent, absent, unordered, unordered]
-        return [absent, absent, absent, absent, unordered, unordered, *newest]
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        newest = [*map(LastOf, self.inputs(source)), *LAST_ORDER]
+        absent = [Always(None), Always(None), Always(None), Always(None), Always(-1), Always(-1)]
+        return [*newest, *absent[1:]] if source == TRADES else [*absent, *newest]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """Both sides; null where there was no record yet."""

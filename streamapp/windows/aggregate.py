@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from streamapp.importing import pl
+    from streamapp.windows.reductions import Reduction
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 JsonType = Literal["number", "integer", "string", "boolean", "object", "array", "any"]
@@ -156,9 +157,17 @@ class Aggregate(ABC):
             return None
         return [column.alias(f"__slot{index}") for index, column in enumerate(columns)]
 
-    def _columns(self, source: int) -> "list[pl.Expr] | None":
-        """The expressions without their names; overridden where the vectorised lane exists."""
+    def reductions(self, source: int) -> "Sequence[Reduction] | None":
+        """One reduction per slot, where all can be said so: the quickest way to a partial; None where they cannot.
+
+        They hold under the same conditions as `expressions`, which are made of them unless there are others.
+        """
         return None
+
+    def _columns(self, source: int) -> "list[pl.Expr] | None":
+        """The expressions without their names; overridden where there are some beside the reductions."""
+        reductions = self.reductions(source)
+        return None if reductions is None else [reduction.expression() for reduction in reductions]
 
     def compact(self, state: State) -> None:  # noqa: B027 - most aggregates have nothing to do here
         """Bring a state that came from `expressions` to its bounded form, in place; only sketches need it."""

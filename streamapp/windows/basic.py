@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, ratio
 from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.reductions import Greatest, Least, Present, Reduction, Rows, Total
 
 
 class Count(Aggregate):
@@ -48,8 +48,9 @@ class Count(Aggregate):
         """Add the counts."""
         into[0] += other[0]
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return [pl.len() if self.field is None else pl.col(self.field).count()]
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return [Rows() if self.field is None else Present(self.field)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`count`."""
@@ -105,8 +106,9 @@ class Sum(_OfField):
         """Add the sums."""
         into[0] += other[0]
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return [(pl.col(self.field) * 1.0).sum()]
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return [Total(self.field)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`sum`."""
@@ -140,9 +142,9 @@ class Mean(_OfField):
         into[0] += other[0]
         into[1] += other[1]
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        value = pl.col(self.field)
-        return [(value * 1.0).sum(), value.count()]
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return [Total(self.field), Present(self.field)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`mean`."""
@@ -178,8 +180,9 @@ class Min(_OfField):
         if value is not None and (into[0] is None or value < into[0]):
             into[0] = value
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return [pl.col(self.field).min()]
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return [Least(self.field)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`min`."""
@@ -215,8 +218,9 @@ class Max(_OfField):
         if value is not None and (into[0] is None or value > into[0]):
             into[0] = value
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return [pl.col(self.field).max()]
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return [Greatest(self.field)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`max`."""

@@ -3,20 +3,22 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streamapp.importing import pl
-from streamapp.windows.aggregate import (
-    OFFSET,
-    SEQUENCE,
-    TIME,
-    Aggregate,
-    Json,
-    Order,
-    OutputField,
-    State,
-    finite,
-    ratio,
-)
+from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, ratio
 from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.reductions import (
+    FIRST_ORDER,
+    LAST_ORDER,
+    Always,
+    FirstOf,
+    Greatest,
+    LastOf,
+    Least,
+    Reduction,
+    Rows,
+    Total,
+    TotalOfProducts,
+    TotalWhere,
+)
 
 COUNT, OPEN, HIGH, LOW, CLOSE, VOLUME, NOTIONAL, BUY, SELL = range(9)
 FIRST_TIME, FIRST_SEQUENCE, FIRST_OFFSET, LAST_TIME, LAST_SEQUENCE, LAST_OFFSET = range(9, 15)
@@ -160,27 +162,21 @@ class Candle(Aggregate):
         into[BUY] += other[BUY]
         into[SELL] += other[SELL]
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        price, size = pl.col(self.price), pl.col(self.size)
-        amount = size * 1.0  # whole numbers would overflow silently
-        if self.side is None:
-            bought = sold = pl.lit(0.0)
-        else:
-            side = pl.col(self.side)
-            bought = pl.when(side == "buy").then(amount).otherwise(0.0).sum()
-            sold = pl.when(side == "sell").then(amount).otherwise(0.0).sum()
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        side = self.side
         return [
-            pl.len(),
-            price.first(),
-            price.max(),
-            price.min(),
-            price.last(),
-            amount.sum(),
-            (price * amount).sum(),
-            bought,
-            sold,
-            *(pl.col(name).first() for name in (TIME, SEQUENCE, OFFSET)),
-            *(pl.col(name).last() for name in (TIME, SEQUENCE, OFFSET)),
+            Rows(),
+            FirstOf(self.price),
+            Greatest(self.price),
+            Least(self.price),
+            LastOf(self.price),
+            Total(self.size),
+            TotalOfProducts(self.price, self.size),
+            Always(0.0) if side is None else TotalWhere(self.size, side, "buy"),
+            Always(0.0) if side is None else TotalWhere(self.size, side, "sell"),
+            *FIRST_ORDER,
+            *LAST_ORDER,
         ]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:

@@ -8,21 +8,21 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from streamapp.importing import pl
-from streamapp.windows.aggregate import OFFSET, SEQUENCE, TIME, Aggregate, Json, Order, OutputField, State
+from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
 from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.reductions import FIRST_ORDER, LAST_ORDER, FirstOf, LastOf, Reduction
 
 NO_EDGE = (None, None, -1, -1)
 
 
-def first_columns(field: str) -> "list[pl.Expr]":
-    """The four slots of the first value of a sorted group."""
-    return [pl.col(name).first() for name in (field, TIME, SEQUENCE, OFFSET)]
+def first_edge(field: str) -> Sequence[Reduction]:
+    """The four slots of the first value of a group."""
+    return FirstOf(field), *FIRST_ORDER
 
 
-def last_columns(field: str) -> "list[pl.Expr]":
-    """The four slots of the last value of a sorted group."""
-    return [pl.col(name).last() for name in (field, TIME, SEQUENCE, OFFSET)]
+def last_edge(field: str) -> Sequence[Reduction]:
+    """The four slots of the last value of a group."""
+    return LastOf(field), *LAST_ORDER
 
 
 def merge_first(into: State, other: State, at: int) -> None:
@@ -103,8 +103,9 @@ class First(_Edge):
         """Keep the earlier."""
         merge_first(into, other, 0)
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return first_columns(self.field)
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return first_edge(self.field)
 
 
 class Last(_Edge):
@@ -130,8 +131,9 @@ class Last(_Edge):
         """Keep the later."""
         merge_last(into, other, 0)
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return last_columns(self.field)
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return last_edge(self.field)
 
 
 class LogReturn(Aggregate):
@@ -176,8 +178,9 @@ class LogReturn(Aggregate):
         merge_first(into, other, 0)
         merge_last(into, other, 4)
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return first_columns(self.field) + last_columns(self.field)
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return [*first_edge(self.field), *last_edge(self.field)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`log_return`."""

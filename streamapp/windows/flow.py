@@ -5,9 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 from streamapp.errors import ConfigurationError
-from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, ratio
 from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.reductions import Reduction, Rows, Total, TotalOfProducts
 
 
 class Vwap(Aggregate):
@@ -48,9 +48,9 @@ class Vwap(Aggregate):
         into[0] += other[0]
         into[1] += other[1]
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        price, size = pl.col(self.price) * 1.0, pl.col(self.size) * 1.0
-        return [(price * size).sum(), size.sum()]
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return [TotalOfProducts(self.price, self.size), Total(self.size)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`vwap`."""
@@ -110,8 +110,9 @@ class Rate(Aggregate):
         """Add the totals."""
         into[0] += other[0]
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return [pl.len() if self.field is None else (pl.col(self.field) * 1.0).sum()]
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return [Rows() if self.field is None else Total(self.field)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`rate`."""

@@ -11,6 +11,7 @@ from streamapp.windows.fold import Fold
 
 if TYPE_CHECKING:
     from streamapp.importing import pl
+    from streamapp.windows.reductions import Reduction
 
 
 class Named(Aggregate):
@@ -114,6 +115,16 @@ class Named(Aggregate):
     def visible(self, state: State) -> bool:
         """Whether any member has something to show."""
         return any(member.visible(state[start:end]) for member, start, end in self._spans)
+
+    def reductions(self, source: int) -> "Sequence[Reduction] | None":
+        """Those of the members, where all have some."""
+        found: list[Reduction] = []
+        for member in self.members.values():
+            part = member.reductions(source)
+            if part is None:
+                return None
+            found += part
+        return found
 
     def _columns(self, source: int) -> "list[pl.Expr] | None":
         columns: list[pl.Expr] = []

@@ -12,15 +12,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite
 from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.reductions import Average, Greatest, Least, Reduction, Rows, SquaredDeviations
 
 
-def moment_columns(value: "pl.Expr") -> "list[pl.Expr]":
-    """Count, mean and M2 of a group without nulls."""
-    value = value * 1.0  # a cast would read numbers out of text
-    return [pl.len(), value.mean(), value.var(ddof=0) * pl.len()]
+def moments(field: str) -> Sequence[Reduction]:
+    """Count, mean and M2 of a group in which every record has the attribute."""
+    return Rows(), Average(field), SquaredDeviations(field)
 
 
 def merge_moments(into: State, other: State, at: int) -> None:
@@ -88,8 +87,9 @@ class Variance(Aggregate):
         """Chan's rule."""
         merge_moments(into, other, 0)
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return moment_columns(pl.col(self.field))
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return moments(self.field)
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`variance`."""
@@ -178,8 +178,9 @@ class RealizedVolatility(Aggregate):
             return
         into[:] = max(into[0], other[0]), min(into[1], other[1])
 
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        return [pl.col(self.field).max(), pl.col(self.field).min()]
+    def reductions(self, source: int) -> "Sequence[Reduction]":
+        """See `Aggregate`."""
+        return [Greatest(self.field), Least(self.field)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`volatility`."""

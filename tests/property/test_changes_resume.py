@@ -19,7 +19,7 @@ from streamapp.queries.following import Followed
 from streamapp.queries.model import Change, FieldInfo, Freshness, Reading, WindowSpan
 from streamapp.queries.positions import decode, encode
 from streamapp.queries.turn_memo import Positions, TurnMemo
-from streamapp.state import partition, reads
+from streamapp.state import reads
 from streamapp.state.definition import TableDefinition
 from streamapp.state.entry import NO_EPOCH, Entry
 from streamapp.state.epochs import epoch_bytes
@@ -28,6 +28,7 @@ from streamapp.windows.candle import Candle
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 from tests.fakes.crashes import Event, Worker, definition
+from tests.fakes.lanes import use_lane
 from tests.property.test_state_crashes import streams
 
 FOREVER = 1_000_000
@@ -57,7 +58,7 @@ few = settings(
 @pytest.fixture(autouse=True)
 def columns_from_three_records_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches shall take the column lane too."""
-    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", 3)
+    use_lane(monkeypatch, "arrays", 3)
 
 
 class Client:

@@ -15,10 +15,11 @@ from streamapp.columns.library import load
 from streamapp.columns.schema import fields_of
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.lane import SourceLane
-from streamapp.engine.tap import Decoded
+from streamapp.engine.tap import ByColumns, Decoded
 from streamapp.errors import RecordError
 from streamapp.metrics import Metrics
 from streamapp.records.codec import codec_for
+from streamapp.state.batch import DECODED
 from tests.fakes.batches import batch_of
 from tests.fakes.kafka_records import Raw
 
@@ -135,10 +136,9 @@ def test_plain_records_are_not_left_to_the_codec() -> None:
 
 class Sink:
     needs_key = True
-    calls_per_record = False
 
     def __init__(self, model: type, time_field: str | None, by_columns: bool) -> None:
-        self.by_columns = by_columns
+        self.columns = ByColumns(("price",), 1) if by_columns else None
         self.codec = codec_for(model)
         self.time_field = time_field
         self.rows: list[tuple[Any, ...]] = []
@@ -159,18 +159,13 @@ class Sink:
                 )
             )
             for name in ("price", "sequence"):
-                if name in decoded.columns:
-                    assert same(decoded.columns[name][row], getattr(record, name))
+                column = decoded.columns.get(DECODED, {}).get(name)
+                if column is not None:
+                    assert same(column.at([row])[0], getattr(record, name))
         return []
 
     def position(self) -> int | None:
         return None
-
-    def gains_by_columns(self, records: int) -> bool:
-        return self.by_columns
-
-    def inputs(self) -> tuple[str, ...]:
-        return ("price",)
 
     def prepare(self, decoded: Decoded) -> None:
         self.prepared = True

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamapp.state import partition
 from streamapp.tables.market import MarketLatest
 from streamapp.windows.candle import Candle
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 from tests.fakes.crashes import Event, Worker, definition
+from tests.fakes.lanes import use_lane
 from tests.fakes.window_reference import Expected, check_row, fixed, sessions
 
 FOREVER = 1_000_000
@@ -46,7 +46,7 @@ few = settings(
 @pytest.fixture(autouse=True)
 def columns_from_three_records_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches shall take the column lane too."""
-    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", 3)
+    use_lane(monkeypatch, "arrays", 3)
 
 
 @st.composite

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from streamapp.settings import Settings
-from streamapp.state import partition as partition_state
+from streamapp.state import lanes
 from streamapp.state.definition import TableDefinition
 from tests.simulation import worker as workers
 from tests.simulation.clients import Network
@@ -68,7 +68,7 @@ class Run:
     def __init__(self, world: World, drawn: Scenario) -> None:
         self.world, self.scenario = world, drawn
         draw = world.random
-        partition_state.COLUMN_LANE_MIN_MERGES = draw.choice((3, 192, 192))
+        lanes.ARRAYS_MIN_RECORDS = lanes.EXPRESSIONS_MIN_MERGES = draw.choice((3, 192, 192))
         self.cluster = Cluster(world)
         for topic in drawn.sources:
             self.cluster.create(topic, drawn.partitions)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from streamapp.clock import ManualClock
 from streamapp.engine.batching import TRICKLE_MAX_RECORDS, Batching
 from streamapp.engine.pacing import Pace
-from streamapp.state.partition import COLUMN_LANE_MIN_MERGES
 
 PAUSE_S, LONGEST_S = 0.003, 0.1
 AS_THEY_COME = Pace(PAUSE_S, TRICKLE_MAX_RECORDS)
+COLUMNS_FROM = 512  # records of a partition
 COST_S = 10e-6  # of a record that is taken singly
 
 
@@ -17,13 +17,13 @@ class Lane:
     offered: int = 0
     singly: int = 0
     singly_s: float = 0.0
-    takes_columns: bool = True
+    columns_min_records: int | None = COLUMNS_FROM
 
 
 class Worker:
-    def __init__(self, lanes: int = 4, longest_s: float = LONGEST_S, takes_columns: bool = True) -> None:
+    def __init__(self, lanes: int = 4, longest_s: float = LONGEST_S, columns_from: int | None = COLUMNS_FROM) -> None:
         self.clock = ManualClock()
-        self.lanes = [Lane(takes_columns=takes_columns) for _ in range(lanes)]
+        self.lanes = [Lane(columns_min_records=columns_from) for _ in range(lanes)]
         self.batching = Batching(self.clock, PAUSE_S, longest_s)
 
     def run(self, rate: int, seconds: float = 2.0, *, singly: bool = True, cost_s: float = COST_S) -> Pace:
@@ -47,7 +47,7 @@ def test_few_records_are_taken_as_they_come() -> None:
 def test_records_that_would_keep_the_loop_busy_are_taken_in_bulk() -> None:
     pace = Worker().run(60_000)
     assert pace.pause_s > 0.05
-    assert pace.pause_s * 60_000 / 4 >= COLUMN_LANE_MIN_MERGES  # columns take what an answer brings of a partition
+    assert pace.pause_s * 60_000 / 4 >= COLUMNS_FROM  # columns take what an answer brings of a partition
     assert pace.most > pace.pause_s * 60_000  # who keeps up is paced
 
 
@@ -88,7 +88,7 @@ def test_no_bulk_where_the_longest_pause_would_not_fill_the_partitions() -> None
 
 
 def test_no_bulk_for_what_is_never_taken_by_columns() -> None:
-    assert Worker(takes_columns=False).run(60_000) == AS_THEY_COME
+    assert Worker(columns_from=None).run(60_000) == AS_THEY_COME
 
 
 def test_no_bulk_where_it_is_turned_off() -> None:

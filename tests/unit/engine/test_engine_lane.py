@@ -12,12 +12,13 @@ from streamapp.clock import ManualClock
 from streamapp.engine import lane as lane_module
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.lane import SourceLane
-from streamapp.engine.tap import Decoded
+from streamapp.engine.tap import ByColumns, Decoded
 from streamapp.errors import RecordError
 from streamapp.metrics import Metrics
 from streamapp.records.codec import codec_for
 from tests.fakes.batches import batch_of
 from tests.fakes.kafka_records import Raw, trade
+from tests.fakes.lanes import NEVER
 
 
 class Tick(BaseModel):
@@ -36,7 +37,7 @@ class Sink:
     """Keeps what it is given; refuses the offsets that it is told to."""
 
     needs_key = True
-    calls_per_record = False
+    columns: ByColumns | None = ByColumns((), NEVER)
 
     def __init__(self, model: type = Tick, time_field: str | None = "event_time", refuse: Sequence[int] = ()) -> None:
         self.codec = codec_for(model)
@@ -57,9 +58,6 @@ class Sink:
 
     def position(self) -> int | None:
         return None
-
-    def gains_by_columns(self, records: int) -> bool:
-        return False
 
     @property
     def offsets(self) -> list[int]:
@@ -225,7 +223,7 @@ async def test_batches_are_taken_together_unless_each_record_is_a_call(
 ):
     monkeypatch.setattr(lane_module, "CHUNK_MAX_RECORDS", 4)
     sink = Sink()
-    sink.calls_per_record = calls
+    sink.columns = ByColumns((), NEVER, calls_per_record=calls)
     bench = Bench(sink)
     for first in (0, 3, 6):
         bench.offer([trade(offset) for offset in range(first, first + 3)])

@@ -1,4 +1,4 @@
-"""The record lane and the column lane come to the same, whatever the batch."""
+"""The record lane and both ways of the column lane come to the same, whatever the batch."""
 
 import math
 import random
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from streamapp.state import partition
+from streamapp.state import grouping, lanes, partition
 from streamapp.state.batch import Applied, Batch
-from streamapp.state.partition import COLUMN_LANE_MIN_MERGES, PartitionState
+from streamapp.state.partition import PartitionState
 from streamapp.state.store import MemoryStore
 from streamapp.tables.market import MarketLatest, TradeStats
 from streamapp.windows.aggregate import Aggregate
@@ -21,6 +21,7 @@ from streamapp.windows.named import Named
 from streamapp.windows.quantiles import Quantiles
 from streamapp.windows.sessions import Session
 from tests.fakes.crashes import Event, batch, definition
+from tests.fakes.lanes import Lane, use_lane
 
 WINDOWS = [
     Tumbling(10, 0, 100_000),
@@ -29,6 +30,8 @@ WINDOWS = [
     Hopping(50, 15, 0, 100_000),
     None,
 ]
+#: expressions last: that arrays do not do cannot be taken back within a test
+LANES: tuple[Lane, ...] = ("records", "arrays", "expressions")
 AGGREGATES: list[Aggregate] = [
     Candle(),
     TradeStats(),
@@ -54,9 +57,9 @@ def events(seed: int, count: int, *, disorder: int, speed: float = 1.0) -> list[
 
 
 def run(
-    aggregate: Aggregate, window: Any, batches: list[Batch], *, columns: bool, monkeypatch: pytest.MonkeyPatch
+    aggregate: Aggregate, window: Any, batches: list[Batch], *, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[PartitionState, list[Applied]]:
-    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", COLUMN_LANE_MIN_MERGES if columns else 1 << 60)
+    use_lane(monkeypatch, lane)
     state = PartitionState(definition(window, aggregate), 0, MemoryStore())
     return state, [state.apply(one) for one in batches]
 
@@ -90,25 +93,57 @@ def assert_same_state(one: PartitionState, other: PartitionState) -> None:
 @pytest.mark.parametrize("window", WINDOWS, ids=repr)
 @pytest.mark.parametrize("aggregate", AGGREGATES, ids=lambda aggregate: aggregate.kind)
 @pytest.mark.parametrize("disorder", [0, 15, 120])
-def test_both_lanes_come_to_the_same(aggregate: Aggregate, window: Any, disorder: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("lane", ["expressions", "arrays"])
+def test_all_lanes_come_to_the_same(
+    lane: Lane, aggregate: Aggregate, window: Any, disorder: int, monkeypatch: pytest.MonkeyPatch
+):
     stream = events(disorder, 700, disorder=disorder, speed=0.4)
     batches = [batch(stream[first : first + 350], first=first) for first in (0, 350)]
-    fast, fast_outcomes = run(aggregate, window, batches, columns=True, monkeypatch=monkeypatch)
-    slow, slow_outcomes = run(aggregate, window, batches, columns=False, monkeypatch=monkeypatch)
+    fast, fast_outcomes = run(aggregate, window, batches, lane=lane, monkeypatch=monkeypatch)
+    monkeypatch.undo()
+    slow, slow_outcomes = run(aggregate, window, batches, lane="records", monkeypatch=monkeypatch)
     assert fast_outcomes == slow_outcomes
     assert_same_state(fast, slow)
 
 
-def test_both_lanes_agree_on_two_sources_of_one_value(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("aggregate", [one for one in AGGREGATES if one.reductions(0) is not None], ids=repr)
+@pytest.mark.parametrize("window", [one for one in WINDOWS if one is None or one.grace_ms], ids=repr)
+def test_arrays_do_without_expressions_and_without_single_records(
+    aggregate: Aggregate, window: Any, monkeypatch: pytest.MonkeyPatch
+):
+    for other in ("_by_expressions", "merge_records"):
+        module = grouping if other == "_by_expressions" else lanes
+        monkeypatch.setattr(module, other, lambda *_: pytest.fail("arrays were not enough"))
+    grouped, [outcome] = run(
+        aggregate, window, [batch(events(1, 300, disorder=9))], lane="arrays", monkeypatch=monkeypatch
+    )
+    assert outcome == Applied(merged=300)
+    assert sorted(grouped.cache) == list("abcde")
+
+
+def test_one_record_less_is_taken_singly(monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    monkeypatch.setattr(
+        partition, "merge_columns", lambda _state, one, _first, _outcome: asked.append(len(one.offsets))
+    )
+    least = lanes.ARRAYS_MIN_RECORDS
+    for count in (least - 1, least):
+        state = PartitionState(definition(Hopping(60, 20, 10, 1_000), Candle()), 0, MemoryStore())
+        assert state.apply(batch(events(1, count, disorder=0))).merged == count
+    assert asked == [least]
+
+
+def test_all_lanes_agree_on_two_sources_of_one_value(monkeypatch: pytest.MonkeyPatch):
     found = []
-    for columns in (True, False):
-        monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", 2 if columns else 1 << 60)
+    for lane in LANES:
+        use_lane(monkeypatch, lane, 2)
         state = PartitionState(definition(None, MarketLatest(), 2), 0, MemoryStore(), origins=2)
         for origin in (0, 1, 0):
             first = state.applied[origin] + 1
             state.apply(batch(events(origin, 300, disorder=20), first=first, origin=origin))
         found.append(state)
-    assert_same_state(*found)
+    for other in found[1:]:
+        assert_same_state(found[0], other)
 
 
 def test_tables_that_share_a_batch_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch):
@@ -118,15 +153,15 @@ def test_tables_that_share_a_batch_do_not_disturb_each_other(monkeypatch: pytest
             stream = events(3, 400, disorder=40)
             shared = batch(stream)
             for window in order:
-                mine, _ = run(aggregate, window, [shared], columns=True, monkeypatch=monkeypatch)
+                mine, _ = run(aggregate, window, [shared], lane="arrays", monkeypatch=monkeypatch)
                 mine.apply(batch(events(4, 300, disorder=40), first=400))  # must not write into what others share
-                alone, _ = run(aggregate, window, [batch(stream)], columns=False, monkeypatch=monkeypatch)
+                alone, _ = run(aggregate, window, [batch(stream)], lane="records", monkeypatch=monkeypatch)
                 alone.apply(batch(events(4, 300, disorder=40), first=400))
                 assert_same_state(mine, alone)
 
 
 def test_a_record_late_for_one_hopping_window_does_not_set_another_back(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", 3)
+    use_lane(monkeypatch, "arrays", 3)
     state = PartitionState(definition(Hopping(20, 10, 0, 100_000), Candle()), 0, MemoryStore())
     # offset 1 is late for the window at 0 and counts in the one at 10, where offset 2 counts too
     state.apply(batch([Event("a", 20), Event("a", 12), Event("a", 21)]))
@@ -138,52 +173,53 @@ def test_numbers_that_a_column_cannot_hold_take_the_record_lane(monkeypatch: pyt
     huge = [Event("a", 5, size=2.0, sequence=-1)] * 300
     one = batch(huge)
     one.sequences = [1 << 70] * 300
-    state, [outcome] = run(Sum("size"), Tumbling(10), [one], columns=True, monkeypatch=monkeypatch)
+    state, [outcome] = run(Sum("size"), Tumbling(10), [one], lane="arrays", monkeypatch=monkeypatch)
     assert outcome.merged == 300
     assert state.cache["a"][0].state == [600.0]
 
 
 def test_whole_numbers_do_not_wrap_around_in_columns(monkeypatch: pytest.MonkeyPatch):
     nano: list[Any] = [Event("a", 5, 6_500_000_000_000, 100_000_000, "buy")] * 300
-    state, _ = run(Candle(), Tumbling(10), [batch(nano)], columns=True, monkeypatch=monkeypatch)
+    state, _ = run(Candle(), Tumbling(10), [batch(nano)], lane="arrays", monkeypatch=monkeypatch)
     result = Candle().result(state.cache["a"][0].state, (0, 10))
     assert result["vwap"] == pytest.approx(6.5e12)
-    stats, _ = run(TradeStats(), Tumbling(10), [batch(nano)], columns=True, monkeypatch=monkeypatch)
+    stats, _ = run(TradeStats(), Tumbling(10), [batch(nano)], lane="arrays", monkeypatch=monkeypatch)
     assert TradeStats().result(stats.cache["a"][0].state, (0, 10))["vwap"] == pytest.approx(6.5e12)
 
 
-def test_text_where_a_number_is_meant_fails_the_same_in_both_lanes(monkeypatch: pytest.MonkeyPatch):
+def test_text_where_a_number_is_meant_fails_the_same_in_all_lanes(monkeypatch: pytest.MonkeyPatch):
     wrong: list[Any] = [Event("a", 5, "5", 1.0)] * 300
-    for columns in (True, False):
-        state, [outcome] = run(Candle(), Tumbling(10), [batch(wrong)], columns=columns, monkeypatch=monkeypatch)
+    for lane in LANES:
+        state, [outcome] = run(Candle(), Tumbling(10), [batch(wrong)], lane=lane, monkeypatch=monkeypatch)
         assert len(outcome.failed) == 300
         assert not state.cache
-    for columns in (True, False):
-        state, [outcome] = run(Sum("price"), Tumbling(10), [batch(wrong)], columns=columns, monkeypatch=monkeypatch)
+    for lane in LANES:
+        state, [outcome] = run(Sum("price"), Tumbling(10), [batch(wrong)], lane=lane, monkeypatch=monkeypatch)
         assert len(outcome.failed) == 300
 
 
 def test_records_without_the_attribute_become_failures_and_not_a_crash(monkeypatch: pytest.MonkeyPatch):
     one = batch([Event("a", 5)] * 300)
     one.records = [{"price": 1.0}] * 300
-    _, [outcome] = run(Candle(), Tumbling(10), [one], columns=True, monkeypatch=monkeypatch)
+    _, [outcome] = run(Candle(), Tumbling(10), [one], lane="arrays", monkeypatch=monkeypatch)
     assert len(outcome.failed) == 300
 
 
-def test_one_value_missing_among_many_is_skipped_in_both_lanes(monkeypatch: pytest.MonkeyPatch):
+def test_one_value_missing_among_many_is_skipped_in_all_lanes(monkeypatch: pytest.MonkeyPatch):
     some: list[Any] = [Event("a", 5, None if index == 100 else 1.0) for index in range(300)]
-    found = [run(Candle(), Tumbling(10), [batch(some)], columns=columns, monkeypatch=monkeypatch) for columns in (1, 0)]
-    assert found[0][1] == found[1][1]
+    found = [run(Candle(), Tumbling(10), [batch(some)], lane=lane, monkeypatch=monkeypatch) for lane in LANES]
     assert found[0][0].cache["a"][0].state[0] == 299
-    assert_same_state(found[0][0], found[1][0])
+    for state, outcomes in found[1:]:
+        assert outcomes == found[0][1]
+        assert_same_state(found[0][0], state)
 
 
-@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("window", [Tumbling(10, 0, 100_000), Session(10, 0, 100_000)])
 def test_of_two_origins_with_the_same_place_the_first_origin_comes_first_whichever_is_read_first(
-    window: Any, columns: bool, monkeypatch: pytest.MonkeyPatch
+    window: Any, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(partition, "COLUMN_LANE_MIN_MERGES", 1 if columns else 1 << 60)
+    use_lane(monkeypatch, lane)
     batches = [batch([Event("a", 5, price)] * 2, origin=origin, source=0) for origin, price in enumerate((1.0, 2.0))]
     for order in (batches, batches[::-1]):
         state = PartitionState(definition(window, Candle()), 0, MemoryStore(), origins=2)

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from streamapp.state import partition
-from streamapp.state.batch import KEY_TEXTS, NARROW, Applied
+from streamapp.state.batch import KEY_NUMBERS, KEY_TEXTS, NARROW, Applied
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import MemoryStore
 from streamapp.windows.aggregate import Aggregate
@@ -108,6 +109,7 @@ def test_a_key_with_two_numbers_is_one_key(monkeypatch: pytest.MonkeyPatch):
     state = PartitionState(definition(None, Fold([], _keep)), 0, MemoryStore())
     one = batch([Event("a", time) for time in (1, 2, 3)])
     one.columns[KEY_TEXTS] = ["a", "a"]  # the second one as the codec has read it
+    one.columns[KEY_NUMBERS] = np.array([0, 1, 0], np.uint32)
     state.apply(one)
     assert [found[0] for found in state.cache["a"][0].state[0]] == [1, 2, 3]
 
