@@ -11,7 +11,7 @@ import streamapp.engine.lane, streamapp.app, streamapp.worker
 early = [name for name in ("polars", "polars._plr") if name in sys.modules]
 assert not early, f"{early}: a worker is not to wait for them before it is ready"
 
-from streamapp.state.lanes import pl
+from streamapp.state.grouping import pl
 
 pl.Series
 from polars import _dependencies
