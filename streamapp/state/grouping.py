@@ -4,6 +4,7 @@ Both give the same: one row per key and pane, with the state that the records of
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -95,22 +96,47 @@ def _by_arrays(
     if any(column_of(batch, name).nulls.any() for name in plan.required):
         return None
     name = ("groups", pane_ms, first, origins, batch.origin)
-    grouped = batch.columns.get(name) if kept is None else None
+    offsets = _unique_offsets(batch, origins)
+    grouped: _Grouped | None = batch.columns.get(name) if kept is None else None
     if grouped is None:
-        grouped = _grouped(batch, first, pane_ms, kept, _unique_offsets(batch, origins))
+        grouped = _grouped(batch, first, pane_ms, kept, offsets)
         if kept is None:
             batch.columns[name] = grouped
-    heads, groups, tails = grouped
-    if groups is None:
+    if not len(grouped.order):
         return []
+    own = {TIME: times_of(batch), SEQUENCE: sequences_of(batch), OFFSET: offsets}
+
+    def column(name: str) -> Values:
+        array = own.get(name)
+        return column_of(batch, name) if array is None else Values(array, np.zeros(len(array), np.bool_))
+
+    groups = Groups(column, grouped.order, grouped.begins, grouped.ordered)
     slots = [reduction.of(groups) for reduction in plan.reductions or ()]
-    return list(zip(*heads, map(list, zip(*slots, strict=True)), *tails, strict=True))
+    return list(zip(*grouped.heads, map(list, zip(*slots, strict=True)), *grouped.tails, strict=True))
 
 
-def _grouped(
-    batch: Batch, first: int, pane_ms: int, kept: "Array | None", offsets: "Array"
-) -> tuple[Sequence[list[int]], Groups | None, Sequence[list[int]]]:
-    """Per group its key's number and its pane, the groups (None where no record is left), newest times and last offsets."""
+@dataclass(slots=True)
+class _Grouped:
+    """How a batch falls into groups; all tables whose panes are the same share it.
+
+    It is kept in the batch, so it must not hold the batch: the whole chunk would stay in memory until the collector comes,
+    which in a worker is after hundreds of chunks.
+
+    Attributes:
+        order, begins, ordered: as `Groups` takes them.
+        heads: per group its key's number and its pane.
+        tails: per group the newest event time and the last offset.
+    """
+
+    order: "Array"
+    begins: "Array"
+    heads: Sequence[list[int]] = ()
+    tails: Sequence[list[int]] = ()
+    ordered: dict[str, tuple[Values, bool]] = field(default_factory=dict)
+
+
+def _grouped(batch: Batch, first: int, pane_ms: int, kept: "Array | None", offsets: "Array") -> _Grouped:
+    """The records from position `first` on by key and pane, those that are not kept left out."""
     times, sequences = times_of(batch), sequences_of(batch)
     size = len(times)
     places = None
@@ -126,7 +152,7 @@ def _grouped(
     if places is not None:
         numbers, panes, size = numbers[places], None if panes is None else panes[places], len(places)
     if not size:
-        return (), None, ()
+        return _Grouped(np.arange(0), np.arange(0))
     combined = numbers
     if panes is not None:
         least = int(panes.min())
@@ -139,17 +165,11 @@ def _grouped(
     combined = combined[order]
     begins = np.concatenate(((0,), np.flatnonzero(combined[1:] != combined[:-1]) + 1))
     places = order if places is None else places[order]
-    own = {TIME: times, SEQUENCE: sequences, OFFSET: offsets}
-
-    def column(name: str) -> Values:
-        array = own.get(name)
-        return column_of(batch, name) if array is None else Values(array, np.zeros(len(array), np.bool_))
-
-    groups = Groups(column, places, begins)
     at = order[begins]
     starts = [0] * len(at) if panes is None else (panes[at] * pane_ms).tolist()
-    newest = times[places[groups.lasts]].tolist()
-    return (numbers[at].tolist(), starts), groups, (newest, np.maximum.reduceat(offsets[places], begins).tolist())
+    newest = times[places[np.append(begins[1:], size) - 1]].tolist()
+    last = np.maximum.reduceat(offsets[places], begins).tolist()
+    return _Grouped(places, begins, (numbers[at].tolist(), starts), (newest, last))
 
 
 def _by_expressions(

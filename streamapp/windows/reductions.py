@@ -29,30 +29,34 @@ class Groups:
         column: the attribute of this name, of all records as they came; raises `NotByArraysError` where there is none.
         order: places of the records in their new order.
         begins: where each group begins.
+        ordered: filled with the attributes in order, each made once for all that hand in the same mapping.
     """
 
-    def __init__(self, column: Callable[[str], Values], order: "Array", begins: "Array") -> None:
+    def __init__(
+        self, column: Callable[[str], Values], order: "Array", begins: "Array", ordered: dict[str, tuple[Values, bool]]
+    ) -> None:
         self._column = column
         self._order = order
-        self._ordered: dict[str, Values] = {}
-        self._nulls: dict[str, bool] = {}
+        self._ordered = ordered
         self.begins = begins
         self.lasts = np.append(begins[1:], len(order)) - 1
         self.counts = self.lasts - begins + 1
 
     def column(self, name: str) -> Values:
         """An attribute of all records, in order."""
-        found = self._ordered.get(name)
-        if found is None:
-            column = self._column(name)
-            found = Values(column.values[self._order], column.nulls[self._order], column.texts)
-            self._ordered[name], self._nulls[name] = found, bool(found.nulls.any())
-        return found
+        return self._found(name)[0]
 
     def has_nulls(self, name: str) -> bool:
         """Whether a record has no such attribute."""
-        self.column(name)
-        return self._nulls[name]
+        return self._found(name)[1]
+
+    def _found(self, name: str) -> tuple[Values, bool]:
+        known = self._ordered.get(name)
+        if known is None:
+            column = self._column(name)
+            found = Values(column.values[self._order], column.nulls[self._order], column.texts)
+            known = self._ordered[name] = found, bool(found.nulls.any())
+        return known
 
     def numbers(self, name: str) -> "Array":
         """An attribute as doubles, 0 where there is none.

@@ -1,7 +1,9 @@
 """The record lane and both ways of the column lane come to the same, whatever the batch."""
 
+import gc
 import math
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -119,6 +121,24 @@ def test_arrays_do_without_expressions_and_without_single_records(
     )
     assert outcome == Applied(merged=300)
     assert sorted(grouped.cache) == list("abcde")
+
+
+@pytest.mark.parametrize("lane", ["expressions", "arrays"])
+@pytest.mark.parametrize("aggregate", AGGREGATES, ids=repr)
+def test_a_chunk_goes_with_the_last_that_holds_it(lane: Lane, aggregate: Aggregate, monkeypatch: pytest.MonkeyPatch):
+    class Records(list[Any]):
+        """A list that can be referred to weakly."""
+
+    one = batch(events(1, 300, disorder=9))
+    one.records = records = Records(one.records)
+    alive = weakref.ref(records)
+    gc.disable()  # a worker's collector comes after millions of records
+    try:
+        run(aggregate, Tumbling(50, 30, 100_000), [one], lane=lane, monkeypatch=monkeypatch)
+        del one, records
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_one_record_less_is_taken_singly(monkeypatch: pytest.MonkeyPatch):
