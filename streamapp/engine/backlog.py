@@ -50,9 +50,8 @@ class Backlog:
         self._cache_max_bytes = cache_max_bytes
         self._moved = asyncio.Event()
         self._line: deque[object] = deque()  # who waits with a large chunk
-        self._begun: dict[
-            Place, tuple[int, int]
-        ] = {}  # large chunks: what the lane was done with before, records of it
+        # large chunks: the lane, as another may come to its place; what it was done with before; records of the chunk
+        self._begun: dict[Place, tuple[Lane, int, int]] = {}
         self._changes_each = 1.0  # windows that one record brings among the changed ones, as seen lately
         self._seen = (0, 0)  # changes and records up to which that was seen
 
@@ -97,7 +96,7 @@ class Backlog:
             self._moved.set()  # the next one looks
         lane = self._lanes.get(place)
         if lane is not None:
-            self._begun[place] = _done(lane), records
+            self._begun[place] = lane, _done(lane), records
 
     def flushed(self) -> None:
         """A checkpoint has ended: who waits looks again."""
@@ -114,8 +113,8 @@ class Backlog:
         # a lane that has nothing more to do, or is not there any more, does not say so
         begun = [
             count
-            for place, (done, count) in self._begun.items()
-            if (lane := self._lanes.get(place)) is not None and _done(lane) == done
+            for place, (lane, done, count) in self._begun.items()
+            if self._lanes.get(place) is lane and _done(lane) == done
         ]
         if not begun:
             return True

@@ -157,6 +157,15 @@ async def test_a_lane_that_is_gone_holds_nobody_back(monkeypatch: pytest.MonkeyP
     await asyncio.wait_for(second, 1)
 
 
+async def test_a_lane_that_has_come_back_is_not_taken_for_the_one_before(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_LOOK_S", 0.001)
+    bench = Bench(bound=LARGE)
+    bench.lanes[PLACES[0]].queued = bench.lanes[PLACES[0]].offered
+    await asyncio.wait_for(bench.ask(0), 1)
+    bench.lanes[PLACES[0]] = Lane()  # stopped in its first chunk; another worker has done the rest meanwhile
+    await asyncio.wait_for(bench.ask(1), 1)
+
+
 async def test_a_checkpoint_is_urgent_from_its_bound_on_and_where_one_is_behind():
     bench = Bench(bound=200)
     bench.state.pending_bytes = 100
