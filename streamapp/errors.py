@@ -6,6 +6,9 @@ was expected, what came, and what to do.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
+
+Kept = TypeVar("Kept", bound=Exception)
 
 
 class StreamAppError(Exception):
@@ -56,6 +59,16 @@ class RecordError(StreamAppError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def without_frames(problem: Kept) -> Kept:
+    """An exception that is kept as a value: it lets go of the calls that it came through.
+
+    They hold what it is kept in, so the records around it would stay in memory until the garbage collector comes, which
+    in a worker is after hundreds of chunks.
+    """
+    problem.__traceback__ = problem.__cause__ = problem.__context__ = None
+    return problem
 
 
 # --- Kafka ---------------------------------------------------------------------------------------------------------

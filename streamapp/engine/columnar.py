@@ -17,7 +17,7 @@ from streamapp.columns.schema import fields_of
 from streamapp.engine.deadletters import KafkaRecord
 from streamapp.engine.judging import Judge
 from streamapp.engine.tap import Decoded, Tap
-from streamapp.errors import RecordError
+from streamapp.errors import RecordError, without_frames
 from streamapp.importing import np
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.records.codec import Codec
@@ -108,7 +108,7 @@ class ColumnGroup:
             record = self._codec.decode(self._judge.value(raw))
             key, time = self._judge.place(raw, record, self._time_field, self.needs_key)
         except RecordError as problem:
-            return problem
+            return without_frames(problem)
         times[row] = time
         if self.needs_key:
             found.keys[row] = len(found.key_texts)

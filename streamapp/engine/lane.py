@@ -23,7 +23,7 @@ from streamapp.engine.deadletters import DeadLetters, KafkaRecord
 from streamapp.engine.hot_keys import HotKeys
 from streamapp.engine.judging import Judge
 from streamapp.engine.tap import Decoded, Tap
-from streamapp.errors import RecordError
+from streamapp.errors import RecordError, without_frames
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.metrics import Metrics
 from streamapp.records.codec import Codec
@@ -345,7 +345,7 @@ class SourceLane:
             try:
                 key, time = self._judge_one.place(raw, record, time_field, needs_key)
             except RecordError as problem:
-                self._reject(raw, problem)
+                self._reject(raw, without_frames(problem))
                 continue
             raws.append(raw)
             keys.append(key)

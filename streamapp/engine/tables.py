@@ -10,7 +10,7 @@ from streamapp.columns.rows import row_type
 from streamapp.engine.forwarding import Forwarded
 from streamapp.engine.ledger import Ledger
 from streamapp.engine.tap import ByColumns, Decoded
-from streamapp.errors import RecordError
+from streamapp.errors import RecordError, without_frames
 from streamapp.kafka.partitioner import partition_for
 from streamapp.kafka.producer import DurableProducer, OutMessage
 from streamapp.metrics import Metrics
@@ -202,7 +202,7 @@ class TableTap:
         if outcome.late:
             self._late.inc(outcome.late)
         return [
-            (position, RecordError("aggregate_failed", f"table {self.live.table.name}: {problem!r}"[:500]))
+            (position, RecordError("aggregate_failed", f"table {self.live.table.name}: {without_frames(problem)!r}"[:500]))
             for position, problem in outcome.failed
         ]
 

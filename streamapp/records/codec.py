@@ -17,7 +17,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from streamapp.errors import ConfigurationError, RecordError
+from streamapp.errors import ConfigurationError, RecordError, without_frames
 
 _PLAIN = (int, float, str, bool)
 _INTEGER_MAX = (1 << 63) - 1
@@ -161,7 +161,7 @@ def _one_by_one(codec: Codec, raws: Sequence[bytes]) -> list[Any]:
         try:
             records.append(codec.decode(raw))
         except RecordError as problem:
-            records.append(problem)
+            records.append(without_frames(problem))
     return records
 
 

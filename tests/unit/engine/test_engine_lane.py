@@ -1,6 +1,8 @@
 """The lane sets aside what it cannot use, once each, and hands on the rest in order."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,6 +64,18 @@ class Sink:
     @property
     def offsets(self) -> list[int]:
         return [offset for chunk in self.chunks for offset in chunk.offsets]
+
+
+class Passing(Sink):
+    """Keeps nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Loose)
+        self.alive: list[weakref.ref[Any]] = []
+
+    async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
+        self.alive += map(weakref.ref, decoded.records)
+        return []
 
 
 class Bench:
@@ -284,4 +298,21 @@ async def test_taps_of_one_schema_share_a_decoding_and_others_have_their_own():
     await bench.until_applied(0)
     assert one.chunks[0] is two.chunks[0]
     assert three.chunks[0] is not one.chunks[0]
+    await bench.lane.stop()
+
+
+async def test_records_beside_bad_ones_go_with_their_chunk():
+    sink = Passing()
+    bench = Bench(sink)
+    gc.disable()  # a worker's collector comes after hundreds of chunks
+    try:
+        for first in (0, 20):
+            bad = [(Raw(first + 1, value=b"{")), trade(first + 2, key=None), trade(first + 3, time=-1)]
+            bench.offer([trade(first), *bad])
+            await bench.until_applied(first + 3)
+        await bench.until_applied(23)
+        assert len(bench.reasons()) == 6
+        assert [record() is None for record in sink.alive] == [True, True]
+    finally:
+        gc.enable()
     await bench.lane.stop()

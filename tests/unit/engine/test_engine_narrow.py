@@ -1,5 +1,7 @@
 """A table with a step that says what it reads comes to the same by columns as by records."""
 
+import gc
+import weakref
 from typing import Any, Literal
 
 import orjson
@@ -88,6 +90,25 @@ async def test_a_step_that_names_what_it_reads_comes_to_the_same(function: Any, 
         assert {start: entry.encode() for start, entry in windows.items()} == {
             start: entry.encode() for start, entry in narrow.cache[key].items()
         }
+
+
+@pytest.mark.skipif(load("auto") is None, reason="the native library is not built: make native")
+async def test_a_chunk_with_records_that_are_refused_goes_with_the_last_that_holds_it():
+    one = tap(Fold([], step))
+    judge = Judge(max_future_ms=1 << 40, max_record_bytes=10_000)
+    group = column_group([one], one.codec, one.time_field, needs_key=True, judge=judge, native="required")
+    assert group is not None
+    gc.disable()  # a worker's collector comes after hundreds of chunks
+    try:
+        found = group.decode([batch_of(raws())])
+        assert found is not None
+        chunk, refused = found
+        alive = weakref.ref(chunk.records)
+        assert len(refused) > 0 < len(await one.accept(chunk))
+        del found, chunk, refused
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
