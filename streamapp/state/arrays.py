@@ -72,7 +72,8 @@ def in_order(batch: Batch) -> bool:
         if known:
             ties = steps == 0
             if ties.any():
-                known = not (np.diff(sequences_of(batch))[ties] < 0).any()
+                sequences = sequences_of(batch)
+                known = not (sequences[1:] < sequences[:-1])[ties].any()  # their difference may be beyond 64 bits
         batch.columns["in order"] = known
     return known
 

@@ -198,6 +198,14 @@ def test_numbers_that_a_column_cannot_hold_take_the_record_lane(monkeypatch: pyt
     assert state.cache["a"][0].state == [600.0]
 
 
+@pytest.mark.parametrize("lane", LANES)
+def test_sequences_at_both_ends_of_their_range_are_in_order(lane: Lane, monkeypatch: pytest.MonkeyPatch):
+    least, greatest = -(1 << 63), (1 << 63) - 1
+    two = batch([Event("a", 5, 1.0, sequence=greatest), Event("a", 5, 2.0, sequence=least)])
+    state, _ = run(Named({"first": First("price"), "last": Last("price")}), None, [two], lane=lane, monkeypatch=monkeypatch)
+    assert state.cache["a"][0].state == [2.0, 5, least, 1, 1.0, 5, greatest, 0]
+
+
 def test_whole_numbers_do_not_wrap_around_in_columns(monkeypatch: pytest.MonkeyPatch):
     nano: list[Any] = [Event("a", 5, 6_500_000_000_000, 100_000_000, "buy")] * 300
     state, _ = run(Candle(), Tumbling(10), [batch(nano)], lane="arrays", monkeypatch=monkeypatch)
