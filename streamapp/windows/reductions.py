@@ -203,7 +203,7 @@ class TotalWhere(Reduction):
 
 
 class _Extreme(Reduction):
-    """The least or the greatest value of an attribute."""
+    """The least or the greatest value of an attribute; what is not a number (pydantic reads `NaN`) hides no other one."""
 
     field: str
 
@@ -223,7 +223,7 @@ class Least(_Extreme):
 
     def of(self, groups: Groups) -> Sequence[Any]:
         """See `Reduction`."""
-        return self._of(groups, np.minimum)
+        return self._of(groups, np.fmin)
 
     def expression(self) -> "pl.Expr":
         """See `Reduction`."""
@@ -238,7 +238,7 @@ class Greatest(_Extreme):
 
     def of(self, groups: Groups) -> Sequence[Any]:
         """See `Reduction`."""
-        return self._of(groups, np.maximum)
+        return self._of(groups, np.fmax)
 
     def expression(self) -> "pl.Expr":
         """See `Reduction`."""

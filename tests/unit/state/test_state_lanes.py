@@ -206,6 +206,14 @@ def test_sequences_at_both_ends_of_their_range_are_in_order(lane: Lane, monkeypa
     assert state.cache["a"][0].state == [2.0, 5, least, 1, 1.0, 5, greatest, 0]
 
 
+@pytest.mark.parametrize("lane", LANES)
+def test_what_is_not_a_number_hides_no_extreme(lane: Lane, monkeypatch: pytest.MonkeyPatch):
+    before, then = [Event("a", 5, 5.0)], [Event("a", 5, price) for price in (1.0, math.nan, 9.0)]
+    extremes = Named({"low": Min("price"), "high": Max("price")})
+    state, _ = run(extremes, None, [batch(before), batch(then, first=1)], lane=lane, monkeypatch=monkeypatch)
+    assert state.cache["a"][0].state == [1.0, 9.0]
+
+
 def test_whole_numbers_do_not_wrap_around_in_columns(monkeypatch: pytest.MonkeyPatch):
     nano: list[Any] = [Event("a", 5, 6_500_000_000_000, 100_000_000, "buy")] * 300
     state, _ = run(Candle(), Tumbling(10), [batch(nano)], lane="arrays", monkeypatch=monkeypatch)
