@@ -202,7 +202,10 @@ class TableTap:
         if outcome.late:
             self._late.inc(outcome.late)
         return [
-            (position, RecordError("aggregate_failed", f"table {self.live.table.name}: {without_frames(problem)!r}"[:500]))
+            (
+                position,
+                RecordError("aggregate_failed", f"table {self.live.table.name}: {without_frames(problem)!r}"[:500]),
+            )
             for position, problem in outcome.failed
         ]
 

@@ -124,30 +124,53 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     stream_time = state.stream_times[origin]
     closed = None if window is None else closed_moments(times, stream_time, window)
     suspects: Sequence[int] = () if closed is None else np.flatnonzero(closed).tolist()
-    rows = _rows(state, batch, first, None if closed is None else ~closed)
-    if rows is None:
+    kept = None if closed is None else ~closed
+    found = _rows(state, batch, first, kept)
+    if found is None:
         return False
+    slice_ms, rows = found
     running = running_times(times, stream_time) if suspects else None
     state.stream_times[origin] = max(stream_time, int(times.max())) if len(times) else stream_time
 
     texts = keys_of(batch)[0]
     merge, entry_of, touch, origins = aggregate.merge, state.entry, state.touch, state.origins
+    failed: dict[int, Exception] = {}
     for number, pane, partial, newest, last in rows:
         key = texts[number]
         offset = last if origins == 1 else last // origins
         for start in NO_WINDOW if window is None else window.starts_for(pane):
             entry = entry_of(key, start)
-            merge(entry.state, partial)
+            try:
+                merge(entry.state, partial)
+            except Exception as problem:  # what came before was of another type: each record of the group is at fault
+                state.discard_empty(key, start, entry)
+                failed |= dict.fromkeys(_positions(batch, first, kept, number, pane, slice_ms), problem)
+                continue
             if offset > entry.offsets[origin]:
                 entry.offsets[origin] = offset
             if newest > entry.newest:
                 entry.newest = newest
             touch(key, start, entry)
-    outcome.merged += len(times) - len(suspects)
+    outcome.merged += len(times) - len(suspects) - len(failed)
+    outcome.failed.extend(failed.items())
     if running is not None:
         judged = [0] * first + running.tolist()
         merge_records(state, batch, [first + position for position in suspects], outcome, judged)
+    if failed:
+        outcome.failed.sort(key=lambda one: one[0])
     return True
+
+
+def _positions(batch: Batch, first: int, kept: "Array | None", number: int, pane: int, slice_ms: int) -> Sequence[int]:
+    """Where in the batch the records of a group are."""
+    chosen = keys_of(batch)[1][first:] == number
+    if slice_ms:
+        times = times_of(batch)[first:]
+        chosen &= times - times % slice_ms == pane
+    if kept is not None:
+        chosen &= kept
+    places: list[int] = (np.flatnonzero(chosen) + first).tolist()
+    return places
 
 
 def prepare_columns(state: "PartitionState", batch: Batch) -> None:
@@ -164,16 +187,16 @@ def prepare_columns(state: "PartitionState", batch: Batch) -> None:
     _rows(state, batch, 0, None)
 
 
-def _rows(state: "PartitionState", batch: Batch, first: int, kept: "Array | None") -> list[Row] | None:
-    """One partial per key and pane, made or found in the batch."""
+def _rows(state: "PartitionState", batch: Batch, first: int, kept: "Array | None") -> tuple[int, Sequence[Row]] | None:
+    """One partial per key and pane, made or found in the batch, and how long these panes are; 0 where there are none."""
     window, origins, plan = state.window, state.origins, state.plan(batch.source)
     assert not isinstance(window, Session)
     pane_ms = window.pane_ms if window is not None else 0
     name = ("rows", plan.name, first, origins, batch.origin if origins > 1 else 0)
     shared = batch.columns.get(name) if kept is None else None
     if shared is not None and (shared[0] == pane_ms or (shared[0] and pane_ms % shared[0] == 0)):
-        rows: list[Row] | None = shared[1]
-        return rows  # another table has grouped by slices that lie wholly in or wholly out of our windows, too
+        found: tuple[int, Sequence[Row]] = shared
+        return found  # another table has grouped by slices that lie wholly in or wholly out of our windows, too
     merges = (len(batch.offsets) - first) * state.windows_each
     rows = partials(plan, batch, first, pane_ms, kept, origins, expressions=merges >= EXPRESSIONS_MIN_MERGES)
     if rows is None:
@@ -184,4 +207,4 @@ def _rows(state: "PartitionState", batch: Batch, first: int, kept: "Array | None
             compact(partial)
     if kept is None:
         batch.columns[name] = (pane_ms, rows)
-    return rows
+    return pane_ms, rows

@@ -94,11 +94,13 @@ class Named(Aggregate):
             state[span] = part
 
     def merge(self, into: State, other: State) -> None:
-        """Merge member by member."""
+        """Merge member by member; all do or, if one raises, none."""
+        merged: State = []
         for member, start, end in self._spans:
             part = into[start:end]
             member.merge(part, other[start:end])
-            into[start:end] = part
+            merged += part
+        into[:] = merged
 
     def compact(self, state: State) -> None:
         """Compact member by member."""

@@ -22,6 +22,7 @@ from streamapp.windows.edges import First, Last
 from streamapp.windows.named import Named
 from streamapp.windows.quantiles import Quantiles
 from streamapp.windows.sessions import Session
+from streamapp.windows.spread import RealizedVolatility
 from tests.fakes.crashes import Event, batch, definition
 from tests.fakes.lanes import Lane, use_lane
 
@@ -202,7 +203,9 @@ def test_numbers_that_a_column_cannot_hold_take_the_record_lane(monkeypatch: pyt
 def test_sequences_at_both_ends_of_their_range_are_in_order(lane: Lane, monkeypatch: pytest.MonkeyPatch):
     least, greatest = -(1 << 63), (1 << 63) - 1
     two = batch([Event("a", 5, 1.0, sequence=greatest), Event("a", 5, 2.0, sequence=least)])
-    state, _ = run(Named({"first": First("price"), "last": Last("price")}), None, [two], lane=lane, monkeypatch=monkeypatch)
+    state, _ = run(
+        Named({"first": First("price"), "last": Last("price")}), None, [two], lane=lane, monkeypatch=monkeypatch
+    )
     assert state.cache["a"][0].state == [2.0, 5, least, 1, 1.0, 5, greatest, 0]
 
 
@@ -230,8 +233,26 @@ def test_text_where_a_number_is_meant_fails_the_same_in_all_lanes(monkeypatch: p
         assert len(outcome.failed) == 300
         assert not state.cache
     for lane in LANES:
-        state, [outcome] = run(Sum("price"), Tumbling(10), [batch(wrong)], lane=lane, monkeypatch=monkeypatch)
-        assert len(outcome.failed) == 300
+        for aggregate in (Sum("price"), RealizedVolatility("price")):
+            _, [outcome] = run(aggregate, Tumbling(10), [batch(wrong)], lane=lane, monkeypatch=monkeypatch)
+            assert len(outcome.failed) == 300
+
+
+@pytest.mark.parametrize("window", [None, Tumbling(10, 5, 100_000), Hopping(20, 10, 0, 100_000)], ids=repr)
+@pytest.mark.parametrize("aggregate", [Min("price"), Named({"n": Count(), "high": Max("price")})], ids=repr)
+def test_values_of_another_type_than_those_before_are_refused_in_all_lanes(
+    window: Any, aggregate: Aggregate, monkeypatch: pytest.MonkeyPatch
+):
+    numbers = [Event("a", 5), Event("c", 15)] * 20
+    words: list[Any] = [Event(key, time, "word") for key in "abc" for time in (24, 4, 12, 6)]
+    mixed = [batch(numbers), batch(words, first=len(numbers))]
+    found = [run(aggregate, window, mixed, lane=lane, monkeypatch=monkeypatch) for lane in LANES]
+    places = [[[place for place, _ in one.failed] for one in outcomes] for _, outcomes in found]
+    assert places[0][1]
+    for (state, outcomes), failed in zip(found[1:], places[1:], strict=True):
+        assert failed == places[0]
+        assert [(one.merged, one.late) for one in outcomes] == [(one.merged, one.late) for one in found[0][1]]
+        assert_same_state(found[0][0], state)
 
 
 def test_records_without_the_attribute_become_failures_and_not_a_crash(monkeypatch: pytest.MonkeyPatch):
