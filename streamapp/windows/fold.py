@@ -21,7 +21,8 @@ class Fold(Aggregate):
 
     `step(state, record)` returns the next state; it may change the one that it got, but should not raise after having done
     so. It sees each record once, in order of arrival, late ones within the grace included. States must be msgpack-able:
-    numbers, text, bytes, None, and lists and dicts of these.
+    numbers, text, bytes, None, and lists and dicts of these. What is written comes back as one of these, from the first
+    checkpoint on: a tuple as a list, a `Counter` as a dict, so a step must not count on more.
 
     Without `merge` the aggregate is `ordered`. With it, `merge(a, b)` returns the state of both sets of records, must be
     associative and commutative and must have the initial state as its identity; it may not change `b`.
