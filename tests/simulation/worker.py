@@ -11,7 +11,7 @@ from streamapp.engine import checkpoints, ownership, restore, runtime
 from streamapp.engine.runtime import Engine
 from streamapp.errors import DefinitionChangedError, ProduceError, SourceChangedError, StateError
 from streamapp.settings import Settings
-from streamapp.state import lanes
+from streamapp.state import grouping
 from streamapp.state.definition import TableDefinition
 from streamapp.state.replay import Replay
 from tests.fakes.batches import batch_of
@@ -347,12 +347,13 @@ def patched(life: Life) -> Iterator[None]:
         yield
 
 
-_group = lanes._group
+_by_expressions = grouping._by_expressions
 
 
-def _sorted_groups(*args: Any) -> list[Any]:
+def _sorted_groups(*args: Any) -> list[Any] | None:
     """Groups come out of polars in any order, which is not drawn from the seed."""
-    return sorted(_group(*args), key=lambda row: row[:2])
+    found = _by_expressions(*args)
+    return None if found is None else sorted(found, key=lambda row: row[:2])
 
 
 async def _answers(*args: Any, **kwargs: Any) -> str:
@@ -443,4 +444,4 @@ def for_good() -> None:
     ownership.ChangelogReader = _reader  # type: ignore[misc,assignment]
     restore._read = _read  # type: ignore[assignment]
     checkpoints._WRITE_IN_THREAD_MIN = 5
-    lanes._group = _sorted_groups
+    grouping._by_expressions = _sorted_groups
