@@ -1,9 +1,9 @@
 """Whether records are taken as they come, or in bulk because there are too many to be taken one by one.
 
-The record lane works on the event loop, some microseconds per record, and readers wait meanwhile. The column lane works in
-threads, but only pays from some hundred records of a partition on. As long as the records that come need only a small part
-of the loop's time they are fetched every few milliseconds, which keeps them fresh. Beyond it, fetches are so far apart
-that the column lane takes what they bring: records get a little older, and readers have the loop.
+The record lane works on the event loop, some microseconds per record, and readers wait meanwhile. The column lane takes a
+fraction of that, but only pays from many records of a partition on (`ByColumns.min_records`). As long as the records that
+come need only a small part of the loop's time they are fetched every few milliseconds, which keeps them fresh. Beyond it,
+fetches are so far apart that the column lane takes what they bring: records get a little older, and readers have the loop.
 """
 
 from collections.abc import Iterable

@@ -18,7 +18,7 @@ from streamapp.state.batch import Batch
 from streamapp.state.definition import TableDefinition
 from streamapp.state.entry import NO_EPOCH
 from streamapp.state.grouping import Plan
-from streamapp.state.lanes import EXPRESSIONS_MIN_MERGES, columns_min_records, prepare_columns
+from streamapp.state.lanes import columns_min_records, prepare_columns
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import StateStore
 from streamapp.windows.sessions import Session
@@ -159,15 +159,14 @@ class TableTap:
         aggregate = definition.aggregate
         if isinstance(definition.window, Session):
             return None
-        names = aggregate.inputs(self.source)
+        plan = Plan(aggregate, self.source)
+        names, least = plan.inputs, columns_min_records(plan, definition.windows_each)
         if aggregate.narrow:
-            least = -(-EXPRESSIONS_MIN_MERGES // definition.windows_each)
             narrow = row_type(self.codec, names) is not None
             return ByColumns(names, least, calls_per_record=True) if narrow else None
-        plan = Plan(aggregate, self.source)
         if aggregate.ordered or (plan.reductions is None and plan.expressions is None):
             return None
-        return ByColumns(names, columns_min_records(plan, definition.windows_each), quick=plan.reductions is not None)
+        return ByColumns(names, least, quick=plan.reductions is not None)
 
     def prepare(self, decoded: Decoded) -> None:
         """Group the chunk."""

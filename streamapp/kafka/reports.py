@@ -42,10 +42,10 @@ class Outgoing(_Reported, eq=False, gc=False):
         """Be told by the client, once, in whichever thread serves its reports."""
         reports = self.reports
         assert reports is not None
-        if error is None:
-            reports.acknowledged.append(self)
-        else:
-            reports.failed.append((self, failure(self.topic, error)))
+        if error is not None:
+            reports.fail(self, failure(self.topic, error))
+            return
+        reports.acknowledged.append(self)
         if not reports.noticed:
             reports.notice()
 

@@ -1,8 +1,8 @@
 """Several aggregates of the same records side by side, each under a name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from streamapp.errors import ConfigurationError
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
@@ -12,6 +12,8 @@ from streamapp.windows.fold import Fold
 if TYPE_CHECKING:
     from streamapp.importing import pl
     from streamapp.windows.reductions import Reduction
+
+Part = TypeVar("Part")
 
 
 class Named(Aggregate):
@@ -120,22 +122,10 @@ class Named(Aggregate):
 
     def reductions(self, source: int) -> "Sequence[Reduction] | None":
         """Those of the members, where all have some."""
-        found: list[Reduction] = []
-        for member in self.members.values():
-            part = member.reductions(source)
-            if part is None:
-                return None
-            found += part
-        return found
+        return _joined(member.reductions(source) for member in self.members.values())
 
     def _columns(self, source: int) -> "list[pl.Expr] | None":
-        columns: list[pl.Expr] = []
-        for member in self.members.values():
-            part = member.expressions(source)
-            if part is None:
-                return None
-            columns += part
-        return columns
+        return _joined(member.expressions(source) for member in self.members.values())
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """The members' fields under their names."""
@@ -148,3 +138,13 @@ class Named(Aggregate):
     def parameters(self) -> Sequence[object]:
         """Names and fingerprints of the members."""
         return tuple((name, member.fingerprint()) for name, member in self.members.items())
+
+
+def _joined(parts: Iterable[Sequence[Part] | None]) -> list[Part] | None:
+    """The parts one after the other; None where one of them is."""
+    found: list[Part] = []
+    for part in parts:
+        if part is None:
+            return None
+        found += part
+    return found
