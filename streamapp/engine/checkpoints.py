@@ -75,6 +75,7 @@ class Checkpointer:
         self._mend = mend
         self._lock = asyncio.Lock()
         self._broken = False
+        self._awaited = ""  # what the checkpoint under way waits for
         self.cluster_id = ""
 
     async def reset(self) -> None:
@@ -117,15 +118,16 @@ class Checkpointer:
                 raise StateError(
                     "*",
                     None,
-                    f"a checkpoint took longer than {self._timeout_ms} ms; check the brokers and the disk, or raise "
-                    "STREAMAPP_FLUSH_TIMEOUT_MS",
+                    f"a checkpoint took longer than {self._timeout_ms} ms, at last it waited for {self._awaited}; check "
+                    "the brokers and the disk, or raise STREAMAPP_FLUSH_TIMEOUT_MS",
                 ) from None
 
     async def _flush(
         self, partitions: Sequence[LivePartition], lanes: Sequence[SourceLane], open_lanes: Iterable[SourceLane]
     ) -> None:
-        await self._guard()
+        await self._owned()
         if self._mend is not None:
+            self._awaited = "what the changelogs hold of replaced owners"
             await self._mend(partitions)
         # what a plan holds may be more than these positions say, never less; it is merged from here on
         positions = [(lane, lane.applied) for lane in lanes]
@@ -155,25 +157,26 @@ class Checkpointer:
             rejected += lane.rejected
             lane.rejected = []
         started = self._clock.monotonic_ms()
-        await self._producer.send_all(rejected)
-        sent = await self._producer.send_all(values)
+        await self._send("dead letters", rejected)
+        sent = await self._send("values", values)
         _note(sent, ((live, len(plan.values), 0) for live, _, plan in plans))
-        await self._guard()
-        sent = await self._producer.send_all(beside)
+        await self._owned()
+        sent = await self._send("tombstones and late records", beside)
         _note(sent, ((live, len(plan.tombstones), len(plan.late)) for live, _, plan in plans))
-        await self._guard()
-        offsets = await self._producer.send_all(
+        await self._owned()
+        offsets = await self._send(
+            "checkpoint records",
             [
                 OutMessage(
                     live.table.changelog_topic, CHECKPOINT_KEY, plan.checkpoint.encode(), live.partition, _whose(live)
                 )
                 for live, _, plan in plans
-            ]
+            ],
         )
         _note(offsets, ((live, 1, 0) for live, _, _ in plans))
-        await self._guard()
-        await self._producer.send_all(finals)
-        await self._guard()
+        await self._owned()
+        await self._send("final records", finals)
+        await self._owned()
         elapsed_s = (self._clock.monotonic_ms() - started) / 1000
         # each plan is let go of as soon as its store has it: together they are what a worker needs most memory for
         unwritten = deque(zip(plans, offsets, strict=True))
@@ -182,6 +185,7 @@ class Checkpointer:
             (live, state, plan), checkpoint_offset = unwritten.popleft()
             # a store has seen nothing behind the first record that somebody else may have written
             offset = checkpoint_offset if live.ledger is None else min(checkpoint_offset, live.ledger.position)
+            self._awaited = f"the store of {live.table.name}-{live.partition} to be written"
             if plan.changes.puts_count > _WRITE_IN_THREAD_MIN:
                 await asyncio.to_thread(state.write_flush, plan, offset)
             else:
@@ -190,6 +194,14 @@ class Checkpointer:
             self._count(live, plan, elapsed_s)
         for lane, position in positions:
             lane.durable = max(lane.durable, position)
+
+    async def _owned(self) -> None:
+        self._awaited = "the group to confirm that the partitions are this worker's"
+        await self._guard()
+
+    async def _send(self, what: str, messages: Collection[OutMessage]) -> list[int]:
+        self._awaited = f"{len(messages)} {what} to be acknowledged"
+        return await self._producer.send_all(messages)
 
     def _plan(self, live: LivePartition) -> FlushPlan | None:
         if live.state is None:

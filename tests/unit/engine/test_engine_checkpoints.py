@@ -166,16 +166,26 @@ async def test_a_checkpoint_that_is_cancelled_is_the_last_one(bench: Bench):
         await bench.flush()
 
 
-async def test_a_checkpoint_that_takes_too_long_fails_and_names_the_setting(clock: ManualClock, metrics: Metrics):
-    bench = Bench(clock, metrics)
-    bench.checkpointer._timeout_ms = 1
+@pytest.mark.parametrize(
+    ("stage", "awaited"),
+    list(enumerate(["dead letters", "values", "tombstones and late records", "checkpoint records", "final records"])),
+)
+async def test_a_checkpoint_that_takes_too_long_names_what_it_waited_for_and_the_setting(
+    stage: int, awaited: str, clock: ManualClock, metrics: Metrics
+):
+    bench = Bench(clock, metrics, Session(11, 50, 10_000))
+    everything(bench)
+    bench.checkpointer._timeout_ms = 50
+    send = bench.producer.send_all
 
-    async def never(messages: object) -> list[int]:
-        await asyncio.Event().wait()
-        return []
+    async def stalls(messages: list[OutMessage]) -> list[int]:
+        if len(bench.producer.calls) == stage:
+            await asyncio.Event().wait()
+        return await send(messages)
 
-    bench.producer.send_all = never  # type: ignore[method-assign]
-    with pytest.raises(StateError, match="STREAMAPP_FLUSH_TIMEOUT_MS"):
+    bench.producer.send_all = stalls  # type: ignore[method-assign, assignment]
+    expected = rf"than 50 ms, at last it waited for \d {awaited} to be acknowledged; .* STREAMAPP_FLUSH_TIMEOUT_MS"
+    with pytest.raises(StateError, match=expected):
         await bench.flush()
 
 
