@@ -40,7 +40,7 @@ async def saturate(port: int, paths: Sequence[str], seconds: float, folder: Path
 
 
 async def pace(port: int, paths: Sequence[str], seconds: float, rate: float, connections: int = 4) -> dict[str, Any]:
-    """Requests at fixed instants; a latency counts from the instant at which its request was due.
+    """Requests at fixed instants, whatever has become of those before; see `until_due` for when a latency begins.
 
     Raises:
         RuntimeError: an answer was not 200.
@@ -51,8 +51,7 @@ async def pace(port: int, paths: Sequence[str], seconds: float, rate: float, con
     async def one(number: int) -> None:
         async with await Connection.open(port) as connection:
             for position in range(number, int(rate * seconds), connections):
-                due = begin + position / rate
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                due = await until_due(begin + position / rate)
                 await _get(connection, paths[position % len(paths)])
                 taken.append((time.perf_counter() - due) * 1000)
 
@@ -62,6 +61,19 @@ async def pace(port: int, paths: Sequence[str], seconds: float, rate: float, con
         **latency_summary(taken),
         "client": f"own, {rate:.0f}/s",
     }
+
+
+async def until_due(instant: float) -> float:
+    """Wait until an instant of `time.perf_counter`; returns the one from which the latency of what was due then counts.
+
+    That is the instant itself where the caller comes too late for it, as what it did before took so long. Else it is when
+    the caller went on: an event loop's timer is a millisecond late, which is no part of the answer that is waited for.
+    """
+    wait_s = instant - time.perf_counter()
+    if wait_s <= 0:
+        return instant
+    await asyncio.sleep(wait_s)
+    return time.perf_counter()
 
 
 def parse_wrk(output: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from benchmarks import topics
 from benchmarks.context import Context
 from benchmarks.figures import latency_summary, significant
 from benchmarks.load import SteadyLoad
+from benchmarks.load_test import until_due
 from benchmarks.processes import ProgramError
 from benchmarks.worker import Worker
 
@@ -33,7 +34,7 @@ _META = {
 
 
 async def measure(context: Context) -> dict[str, Any]:
-    """Milliseconds from the instant at which a call was due to its answer, idle and loaded; each call's alone as well."""
+    """Milliseconds of calls at fixed instants, idle and loaded; each tool's alone as well."""
     seconds = context.sizes.tool_s
     topic = await context.topic("tools")
     await asyncio.to_thread(topics.fill_with_trades, context.brokers, topic, _SEED_TRADES)
@@ -94,8 +95,7 @@ async def _calls(port: int, version: str, seconds: float) -> dict[str, Any]:
 
         async def one(number: int) -> None:
             for position in range(number, int(_CALLS_PER_S * seconds), _CONNECTIONS):
-                due = begin + position / _CALLS_PER_S
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                due = await until_due(begin + position / _CALLS_PER_S)
                 name, arguments = _tools(position)
                 await clients[number].call(name, arguments)
                 taken.append((name, (time.perf_counter() - due) * 1000))
