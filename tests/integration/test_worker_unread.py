@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from streamapp.engine.consumer_thread import FETCH_WAIT_MS
 from streamapp.engine.feeder import FEEDER_MAX_RECORDS
 from streamapp.kafka.topics import TopicSpec
 from tests.fakes.processes import Topics, until
@@ -80,6 +81,9 @@ def test_worker_stops_where_records_were_deleted_before_it_read_them(kafka: str,
         app.send(*numbered(0, 5))
         app.drained(worker)
         worker.signal(signal.SIGSTOP)
+        # a fetch that waits at the broker would be answered with what is sent now, and read in spite of the deletion
+        end = time.monotonic() + 4 * FETCH_WAIT_MS / 1000
+        until("the last fetch to come back empty", lambda: time.monotonic() > end)
         app.send(*numbered(5, 30))
         delete_records(kafka, app.trades, before=20)
         worker.signal(signal.SIGCONT)
