@@ -5,6 +5,7 @@ streams", 2005) over every so-manieth record: a fixed number of counters, each w
 much, so what is told is a lower bound.
 """
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,14 +77,14 @@ class HotKeys:
         """The hottest keys, the greatest share first; empty while too little has been seen."""
         now = self._clock.monotonic_ms()
         if now - self._began_ms >= PERIOD_MS:
-            self._last = self._ranked()
+            self._last = self._ranked(COUNTERS)
             self._began_ms = now
             self._counts, self._errors, self._samples = {}, {}, 0
-        return (self._ranked() if self._samples >= _ENOUGH_SAMPLES else self._last)[:count]
+        return self._ranked(count) if self._samples >= _ENOUGH_SAMPLES else self._last[:count]
 
-    def _ranked(self) -> list[HotKey]:
+    def _ranked(self, count: int) -> list[HotKey]:
         certain = {key: counted - self._errors[key] for key, counted in self._counts.items()}
-        ranked = sorted(certain.items(), key=lambda pair: (-pair[1], pair[0]))
+        ranked = heapq.nsmallest(count, certain.items(), key=lambda pair: (-pair[1], pair[0]))
         return [
             HotKey(self._topic, self._partition, key, round(counted / self._samples, 4))
             for key, counted in ranked

@@ -23,6 +23,7 @@ from streamapp.engine.deadletters import DeadLetters, KafkaRecord
 from streamapp.engine.hot_keys import HotKeys
 from streamapp.engine.judging import Judge
 from streamapp.engine.tap import Decoded, Tap
+from streamapp.engine.turns import Turns
 from streamapp.errors import RecordError, without_frames
 from streamapp.kafka.record_batch import RecordBatch
 from streamapp.metrics import Metrics
@@ -57,6 +58,7 @@ class SourceLane:
         max_record_bytes: a larger value is rejected undecoded.
         queue_max_records: `full` from this many waiting records on.
         until_room: awaited before each chunk; it returns when memory is there for what the chunk may change.
+        turns: shared with the other lanes of the worker, so that readers get their turn between two chunks.
         stopwatch: seconds, finer than a clock's; only for what a record costs.
         native: whether batches may be, or have to be, decoded by the native library.
     """
@@ -75,6 +77,7 @@ class SourceLane:
         queue_max_records: int,
         native: Mode = "auto",
         until_room: Callable[[], Awaitable[None]] | None = None,
+        turns: Turns | None = None,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.topic, self.partition, self.taps = topic, partition, taps
@@ -99,6 +102,7 @@ class SourceLane:
         self._column_groups: list[ColumnGroup] | None = None  # made when the first batch comes
         self._native = native
         self._until_room = until_room
+        self._turns = turns or Turns()
         self._stopwatch = stopwatch
         self._on_room: Callable[[], None] | None = None
         self.hot_keys = HotKeys(topic, partition, clock)
@@ -183,12 +187,12 @@ class SourceLane:
                 continue
             if self._until_room is not None:
                 await self._until_room()
+            await self._turns.next()
             batches = self._next_chunk()
             count = sum(batch.count for batch in batches)
             with self._batch_time.time():
                 await self._process_batches(batches, count)
             self._done_with(count)
-            await asyncio.sleep(0)
 
     def _next_chunk(self) -> list[RecordBatch]:
         """The batches that wait, as many as make a chunk; at least one."""
@@ -221,7 +225,7 @@ class SourceLane:
         size = _SLICE_RECORDS if sliced else CHUNK_MAX_RECORDS
         for first in range(0, len(records), size):
             if first:
-                await asyncio.sleep(0)
+                await self._turns.next()
             chunk = records[first : first + size]
             last = first + size >= len(records)
             begin_s = self._stopwatch()

@@ -17,6 +17,7 @@ from streamapp.engine.identity import SourceBounds, check_unread
 from streamapp.engine.lane import SourceLane
 from streamapp.engine.tables import ForwardTap, RekeyedTap, RunningTable, TableTap
 from streamapp.engine.tap import Tap
+from streamapp.engine.turns import Turns
 from streamapp.errors import KafkaError
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.producer import DurableProducer
@@ -97,6 +98,7 @@ class SourceLanes:
         self._dead_letters = dead_letters
         self._until_room = until_room
         self._on_failure = on_failure
+        self._turns = Turns()
         self._consumer: SourceConsumer | None = None
         self._forwarded: dict[TopicPartition, Mapping[str, Forwarded]] = {}  # what the group's commits said, once read
 
@@ -185,6 +187,7 @@ class SourceLanes:
             queue_max_records=self._settings.batch_queue_max_records,
             native=self._settings.native,
             until_room=functools.partial(self._until_room, (topic, partition)),
+            turns=self._turns,
         )
 
     def _taps(self, topic: str, partition: int, here: SourceBounds) -> list[Tap]:
