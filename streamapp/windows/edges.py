@@ -15,14 +15,14 @@ from streamapp.windows.reductions import FIRST_ORDER, LAST_ORDER, FirstOf, LastO
 NO_EDGE = (None, None, -1, -1)
 
 
-def first_edge(field: str) -> Sequence[Reduction]:
-    """The four slots of the first value of a group."""
-    return FirstOf(field), *FIRST_ORDER
+def first_edge(field: str, *, numbers: bool = False) -> Sequence[Reduction]:
+    """The four slots of the first value of a group, see `FirstOf`."""
+    return FirstOf(field, numbers), *FIRST_ORDER
 
 
-def last_edge(field: str) -> Sequence[Reduction]:
-    """The four slots of the last value of a group."""
-    return LastOf(field), *LAST_ORDER
+def last_edge(field: str, *, numbers: bool = False) -> Sequence[Reduction]:
+    """The four slots of the last value of a group, see `LastOf`."""
+    return LastOf(field, numbers), *LAST_ORDER
 
 
 def merge_first(into: State, other: State, at: int) -> None:
@@ -180,7 +180,7 @@ class LogReturn(Aggregate):
 
     def reductions(self, source: int) -> "Sequence[Reduction]":
         """See `Aggregate`."""
-        return [*first_edge(self.field), *last_edge(self.field)]
+        return [*first_edge(self.field, numbers=True), *last_edge(self.field, numbers=True)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`log_return`."""

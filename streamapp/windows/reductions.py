@@ -65,9 +65,9 @@ class Groups:
             NotByArraysError: it holds something else than numbers.
         """
         column = self.column(name)
-        if column.texts is not None or column.values.dtype == np.bool_:
+        if not _is_numeric(column):
             raise NotByArraysError(name)
-        values = column.values.astype(np.float64)
+        values: Array = column.values.astype(np.float64, copy=self.has_nulls(name))
         if self.has_nulls(name):
             values[column.nulls] = 0.0
         return values
@@ -77,6 +77,10 @@ class Groups:
         with np.errstate(over="ignore", invalid="ignore"):
             found: list[Any] = np.add.reduceat(values, self.begins).tolist()
         return found
+
+
+def _is_numeric(column: Values) -> bool:
+    return column.texts is None and column.values.dtype != np.bool_
 
 
 class Reduction(ABC):
@@ -202,24 +206,41 @@ class TotalWhere(Reduction):
         return pl.when(pl.col(self.by) == self.word).then(pl.col(self.field) * 1.0).otherwise(0.0).sum()
 
 
-class _Extreme(Reduction):
-    """The least or the greatest value of an attribute; what is not a number (pydantic reads `NaN`) hides no other one."""
+@dataclass(frozen=True)
+class _Picked(Reduction):
+    """One of the values of an attribute, as it is.
+
+    Attributes:
+        field: the attribute.
+        numbers: whether it is numbers that are meant, as doubles: others are then refused, as `value + 0.0` does one by one.
+    """
 
     field: str
+    numbers: bool = False
+
+    def _values(self, groups: Groups) -> Values:
+        if not self.numbers:
+            return groups.column(self.field)
+        return Values(groups.numbers(self.field), groups.column(self.field).nulls)
+
+    def _column(self) -> "pl.Expr":
+        column = pl.col(self.field)
+        return column * 1.0 if self.numbers else column
+
+
+class _Extreme(_Picked):
+    """The least or the greatest value of an attribute; what is not a number (pydantic reads `NaN`) hides no other one."""
 
     def _of(self, groups: Groups, reduce: Any) -> Sequence[Any]:
-        column = groups.column(self.field)
-        if column.texts is not None or column.values.dtype == np.bool_ or groups.has_nulls(self.field):
+        column = self._values(groups)
+        if not _is_numeric(column) or groups.has_nulls(self.field):
             raise NotByArraysError(self.field)
         found: list[Any] = reduce.reduceat(column.values, groups.begins).tolist()
         return found
 
 
-@dataclass(frozen=True)
 class Least(_Extreme):
     """The least value of an attribute, of the records that have it; None where none has."""
-
-    field: str
 
     def of(self, groups: Groups) -> Sequence[Any]:
         """See `Reduction`."""
@@ -227,14 +248,11 @@ class Least(_Extreme):
 
     def expression(self) -> "pl.Expr":
         """See `Reduction`."""
-        return pl.col(self.field).min()
+        return self._column().min()
 
 
-@dataclass(frozen=True)
 class Greatest(_Extreme):
     """The greatest value of an attribute, of the records that have it; None where none has."""
-
-    field: str
 
     def of(self, groups: Groups) -> Sequence[Any]:
         """See `Reduction`."""
@@ -242,37 +260,31 @@ class Greatest(_Extreme):
 
     def expression(self) -> "pl.Expr":
         """See `Reduction`."""
-        return pl.col(self.field).max()
+        return self._column().max()
 
 
-@dataclass(frozen=True)
-class FirstOf(Reduction):
+class FirstOf(_Picked):
     """An attribute of the first record of the group."""
 
-    field: str
-
     def of(self, groups: Groups) -> Sequence[Any]:
         """See `Reduction`."""
-        return groups.column(self.field).at(groups.begins)
+        return self._values(groups).at(groups.begins)
 
     def expression(self) -> "pl.Expr":
         """See `Reduction`."""
-        return pl.col(self.field).first()
+        return self._column().first()
 
 
-@dataclass(frozen=True)
-class LastOf(Reduction):
+class LastOf(_Picked):
     """An attribute of the last record of the group."""
 
-    field: str
-
     def of(self, groups: Groups) -> Sequence[Any]:
         """See `Reduction`."""
-        return groups.column(self.field).at(groups.lasts)
+        return self._values(groups).at(groups.lasts)
 
     def expression(self) -> "pl.Expr":
         """See `Reduction`."""
-        return pl.col(self.field).last()
+        return self._column().last()
 
 
 @dataclass(frozen=True)

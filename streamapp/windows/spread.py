@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite
 from streamapp.windows.attributes import attribute_name, read_as
 from streamapp.windows.reductions import Average, Greatest, Least, Reduction, Rows, SquaredDeviations
@@ -181,11 +180,8 @@ class RealizedVolatility(Aggregate):
 
     def reductions(self, source: int) -> "Sequence[Reduction]":
         """See `Aggregate`."""
-        return [Greatest(self.field), Least(self.field)]
-
-    def _columns(self, source: int) -> "list[pl.Expr]":
-        number = pl.col(self.field) * 1.0  # text has extremes as well; it is refused here, as `add` does
-        return [number.max(), number.min()]
+        # text has extremes as well; it is refused, as `add` does
+        return [Greatest(self.field, numbers=True), Least(self.field, numbers=True)]
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """`volatility`."""

@@ -18,7 +18,7 @@ from streamapp.windows.basic import Count, Max, Min, Sum
 from streamapp.windows.candle import Candle
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.distinct import DistinctCount
-from streamapp.windows.edges import First, Last
+from streamapp.windows.edges import First, Last, LogReturn
 from streamapp.windows.named import Named
 from streamapp.windows.quantiles import Quantiles
 from streamapp.windows.sessions import Session
@@ -236,6 +236,33 @@ def test_text_where_a_number_is_meant_fails_the_same_in_all_lanes(monkeypatch: p
         for aggregate in (Sum("price"), RealizedVolatility("price")):
             _, [outcome] = run(aggregate, Tumbling(10), [batch(wrong)], lane=lane, monkeypatch=monkeypatch)
             assert len(outcome.failed) == 300
+
+
+@pytest.mark.parametrize("values", [["5", "word"], ["word", None, "5"], [1.0, "word", 3.0], [True, False]], ids=repr)
+@pytest.mark.parametrize("lane", LANES)
+def test_what_takes_numbers_alone_refuses_other_values_whatever_shares_its_batch(
+    values: list[Any], lane: Lane, monkeypatch: pytest.MonkeyPatch
+):
+    any_values = [Named({"high": Max("price"), "low": Min("price")}), Named({"a": First("price"), "z": Last("price")})]
+    numbers_alone = [Named({"range": RealizedVolatility("price")}), Named({"change": LogReturn("price")})]
+    some = [Event("a", 5, value) for value in values * 20]
+    shared = batch(some)
+    for aggregate in any_values:
+        run(aggregate, None, [shared], lane=lane, monkeypatch=monkeypatch)
+    for aggregate in [*numbers_alone, RealizedVolatility("price"), LogReturn("price")]:
+        fast, [outcome] = run(aggregate, None, [shared], lane=lane, monkeypatch=monkeypatch)
+        slow, [expected] = run(aggregate, None, [batch(some)], lane="records", monkeypatch=monkeypatch)
+        assert [place for place, _ in outcome.failed] == [place for place, _ in expected.failed]
+        assert_same_state(fast, slow)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_whole_numbers_are_doubles_where_numbers_alone_are_taken(lane: Lane, monkeypatch: pytest.MonkeyPatch):
+    some: list[Any] = [Event("a", 5, (1 << 53) + 1), Event("a", 5, 1)]
+    both = Named({"range": RealizedVolatility("price"), "change": LogReturn("price")})
+    state, _ = run(both, None, [batch(some)], lane=lane, monkeypatch=monkeypatch)
+    values = [value for value in state.cache["a"][0].state if isinstance(value, float)]
+    assert values == [float(1 << 53), 1.0, float(1 << 53), 1.0]
 
 
 @pytest.mark.parametrize("window", [None, Tumbling(10, 5, 100_000), Hopping(20, 10, 0, 100_000)], ids=repr)
