@@ -5,7 +5,7 @@ and pane and merges one partial per group; it is used where no record of the bat
 span that lies wholly in or wholly out of every window.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from streamapp.importing import np
@@ -13,6 +13,7 @@ from streamapp.state.arrays import keys_of, times_of
 from streamapp.state.batch import Applied, Batch, LateRecord
 from streamapp.state.grouping import Plan, Row, partials
 from streamapp.state.moments import closed_moments, running_times
+from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ EXPRESSIONS_MIN_MERGES = 512
 _FEW_RECORDS = 64
 #: the starts of a table without windows
 NO_WINDOW = (0,)
+
+
+def starts_of(window: Tumbling | Hopping | None, panes: Iterable[int]) -> Mapping[int, Sequence[int]]:
+    """The starts of the windows that each pane lies in: asked once for all keys, which have the same few panes."""
+    return {pane: NO_WINDOW if window is None else window.starts_for(pane) for pane in panes}
 
 
 def merge_records(
@@ -135,10 +141,11 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     texts = keys_of(batch)[0]
     merge, entry_of, touch, origins = aggregate.merge, state.entry, state.touch, state.origins
     failed: dict[int, Exception] = {}
+    starts = starts_of(window, {row[1] for row in rows})
     for number, pane, partial, newest, last in rows:
         key = texts[number]
         offset = last if origins == 1 else last // origins
-        for start in NO_WINDOW if window is None else window.starts_for(pane):
+        for start in starts[pane]:
             entry = entry_of(key, start)
             try:
                 merge(entry.state, partial)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from streamapp.importing import np
 from streamapp.state.arrays import keys_of, times_of
 from streamapp.state.batch import NARROW, Applied, Batch
-from streamapp.state.lanes import NO_WINDOW, merge_records
+from streamapp.state.lanes import merge_records, starts_of
 from streamapp.state.moments import closed_moments, running_times
 from streamapp.windows.sessions import Session
 
@@ -49,15 +49,15 @@ def merge_runs(state: "PartitionState", batch: Batch, first: int, outcome: Appli
     ends = [*begins[1:].tolist(), len(times)]
     runs = _Runs(state, batch, order + first, sorted_times.tolist())
     late_before = len(state.late)
-    for number, pane, begin, end in zip(
-        numbers[begins].tolist(), panes[begins].tolist(), begins.tolist(), ends, strict=True
-    ):
+    first_panes = panes[begins].tolist()
+    starts = starts_of(window, set(first_panes))
+    for number, pane, begin, end in zip(numbers[begins].tolist(), first_panes, begins.tolist(), ends, strict=True):
         if moments is not None and suspects[begin]:
             position = runs.positions[begin]
             merge_records(state, batch, (position,), outcome, {position: int(moments[position - first])})
             continue
         failed: dict[int, Exception] = {}
-        for start in NO_WINDOW if window is None else window.starts_for(pane):
+        for start in starts[pane]:
             runs.merge(keys[number], start, begin, end, failed)
         outcome.merged += end - begin - len(failed)
         outcome.failed.extend(failed.items())

@@ -19,6 +19,7 @@ from streamapp.windows.candle import Candle
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.distinct import DistinctCount
 from streamapp.windows.edges import First, Last, LogReturn
+from streamapp.windows.fold import Fold
 from streamapp.windows.named import Named
 from streamapp.windows.quantiles import Quantiles
 from streamapp.windows.sessions import Session
@@ -152,6 +153,21 @@ def test_one_record_less_is_taken_singly(monkeypatch: pytest.MonkeyPatch):
         state = PartitionState(definition(Hopping(60, 20, 10, 1_000), Candle()), 0, MemoryStore())
         assert state.apply(batch(events(1, count, disorder=0))).merged == count
     assert asked == [least]
+
+
+@pytest.mark.parametrize("window", [Tumbling(10, 0, 100_000), Hopping(20, 10, 0, 100_000)], ids=repr)
+@pytest.mark.parametrize("aggregate", [Candle(), Fold(0, lambda state, _: state + 1)], ids=lambda one: one.kind)
+def test_the_windows_of_a_pane_are_looked_up_once_for_all_keys(
+    aggregate: Aggregate, window: Any, monkeypatch: pytest.MonkeyPatch
+):
+    use_lane(monkeypatch, "arrays")
+    asked: list[int] = []
+    starts_for = type(window).starts_for
+    monkeypatch.setattr(type(window), "starts_for", lambda own, time: asked.append(time) or starts_for(own, time))
+    state = PartitionState(definition(window, aggregate), 0, MemoryStore())
+    assert state.apply(batch([Event(key, time) for time in (3, 14) for key in "abcdefgh" * 5])).merged == 80
+    assert sorted(asked) == [0, 10]
+    assert [sorted(windows) for windows in state.cache.values()] == [[0, 10]] * 8
 
 
 def test_all_lanes_agree_on_two_sources_of_one_value(monkeypatch: pytest.MonkeyPatch):
