@@ -1,6 +1,6 @@
 """One attribute of many records as an array."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -38,6 +38,13 @@ class Values:
         ]
 
 
+def numbered(texts: Iterable[str]) -> "tuple[list[str], Array]":
+    """The different texts, in the order in which they first come, and the place of each text among them, uint32."""
+    known: dict[str, int] = {}
+    numbers = [known.setdefault(text, len(known)) for text in texts]
+    return list(known), np.array(numbers, np.uint32)
+
+
 def values_of(found: Sequence[Any]) -> Values | None:
     """A column of these values; None where they are not of one type that a column can hold.
 
@@ -52,9 +59,12 @@ def values_of(found: Sequence[Any]) -> Values | None:
             found = [0 if value is None else value for value in found]
             kinds |= {int} if not kinds else set()
     if kinds == {str}:
-        known: dict[str, int] = {}
-        numbers = [0 if value is None else known.setdefault(value, len(known)) for value in found]
-        return Values(np.array(numbers, np.uint32), nulls, list(known))
+        if not nulls.any():
+            texts, numbers = numbered(found)
+        else:
+            numbers = np.zeros(len(found), np.uint32)
+            texts, numbers[~nulls] = numbered(value for value in found if value is not None)
+        return Values(numbers, nulls, texts)
     try:
         if kinds == {float}:
             return Values(np.array(found, np.float64), nulls)

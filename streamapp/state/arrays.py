@@ -4,7 +4,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from streamapp.columns.lists import ArrayList
-from streamapp.columns.values import Values, values_of
+from streamapp.columns.values import Values, numbered, values_of
 from streamapp.importing import np
 from streamapp.state.batch import DECODED, KEY_NUMBERS, KEY_TEXTS, Batch
 from streamapp.windows.reductions import NotByArraysError
@@ -36,12 +36,9 @@ def sequences_of(batch: Batch) -> "Array":
 
 def keys_of(batch: Batch) -> "tuple[Sequence[str], Array]":
     """The texts of the keys, and per record the place of its key among them; a text may be there twice."""
-    numbers = batch.columns.get(KEY_NUMBERS)
-    if numbers is None:
-        known: dict[str, int] = {}
-        numbers = np.array([known.setdefault(key, len(known)) for key in batch.keys], np.uint32)
-        batch.columns[KEY_NUMBERS], batch.columns[KEY_TEXTS] = numbers, list(known)
-    return batch.columns[KEY_TEXTS], numbers
+    if KEY_NUMBERS not in batch.columns:
+        batch.columns[KEY_TEXTS], batch.columns[KEY_NUMBERS] = numbered(batch.keys)
+    return batch.columns[KEY_TEXTS], batch.columns[KEY_NUMBERS]
 
 
 def column_of(batch: Batch, name: str) -> Values:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from streamapp.columns.values import numbered
 from streamapp.importing import np
 from streamapp.state.arrays import keys_of, times_of
 from streamapp.state.batch import NARROW, Applied, Batch
@@ -130,7 +131,6 @@ def _numbered(batch: Batch, first: int) -> tuple[Sequence[str], Any]:
     texts, numbers = keys_of(batch)
     numbers = numbers[first:]
     if len(set(texts)) < len(texts):  # some of them the codec has read, which knows no numbers
-        known: dict[str, int] = {}
-        numbers = np.array([known.setdefault(text, len(known)) for text in texts], np.uint32)[numbers]
-        texts = list(known)
+        texts, places = numbered(texts)
+        numbers = places[numbers]
     return texts, numbers.astype(np.uint16) if len(texts) <= _FEW_KEYS else numbers
