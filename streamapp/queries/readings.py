@@ -10,6 +10,7 @@ from streamapp.queries.freshness import FreshnessBook
 from streamapp.queries.model import Reading, WindowSpan
 from streamapp.state.entry import Entry
 from streamapp.state.partition import PartitionState
+from streamapp.windows.overrides import reader_of
 
 RESTORING_RETRY_S = 1
 
@@ -56,7 +57,7 @@ class Readings:
         """What reads one field of windows of this partition, and nothing else of them."""
         state = live.state
         assert state is not None
-        read = state.aggregate.reader_of(name)
+        read = reader_of(state.aggregate, name)
         if state.window is None:
             return lambda _start, entry: read(entry.state, None)
         end_of = state.end_of

@@ -13,6 +13,7 @@ from streamapp.importing import np, pl
 from streamapp.state.arrays import column_of, in_order, keys_of, offsets_of, sequences_of, times_of
 from streamapp.state.batch import DECODED, Batch
 from streamapp.windows.aggregate import OFFSET, SEQUENCE, TIME, Aggregate, State
+from streamapp.windows.overrides import expressions_of, reductions_of
 from streamapp.windows.reductions import Groups, NotByArraysError
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ class Plan:
 
     def __init__(self, aggregate: Aggregate, source: int) -> None:
         self.aggregate = aggregate
-        self.reductions = aggregate.reductions(source)
+        self.reductions = reductions_of(aggregate, source)
         self.inputs, self.required = aggregate.inputs(source), aggregate.required(source)
         self._source = source
 
     @cached_property
     def expressions(self) -> "Sequence[pl.Expr] | None":
         """The aggregate's expressions."""
-        return self.aggregate.expressions(self._source)
+        return expressions_of(self.aggregate, self._source)
 
     @cached_property
     def compact(self) -> Callable[[State], None] | None:

@@ -14,6 +14,7 @@ from streamapp.state.arrays import keys_of, times_of
 from streamapp.state.batch import NARROW, Applied, Batch
 from streamapp.state.lanes import merge_records, starts_of
 from streamapp.state.moments import closed_moments, running_times
+from streamapp.windows.overrides import add_all_of
 from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class _Runs:
 
     def __init__(self, state: "PartitionState", batch: Batch, order: Any, times: list[int]) -> None:
         aggregate, origins = state.aggregate, state.origins
-        self._state, self._add_all = state, aggregate.add_all
+        self._state, self._add_all = state, add_all_of(aggregate)
         self._source, self._origin = batch.source, batch.origin
         self._times = times
         self.positions: list[int] = order.tolist()

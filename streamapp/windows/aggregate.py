@@ -56,7 +56,8 @@ class Aggregate(ABC):
 
     * `merge` is associative and commutative and `initial()` is its identity, so partials may be merged in any grouping;
       an aggregate with `ordered` true has no `merge` and must be given its records one by one, in order of offset.
-    * a row of `expressions` equals the state that `add` reaches over the same records (floating sums to 1e-9).
+    * a row of `expressions` equals the state that `add` reaches over the same records (floating sums to 1e-9). A subclass
+      that redefines `add` alone has no columns, until it says anew what they are (see `overrides`).
     * `add` either takes a record wholly or raises before it has changed anything, a user's own functions apart.
 
     Input values are finite numbers, text or None; a record whose input is None is skipped unless said otherwise.
@@ -160,12 +161,12 @@ class Aggregate(ABC):
     def reductions(self, source: int) -> "Sequence[Reduction] | None":
         """One reduction per slot, where all can be said so: the quickest way to a partial; None where they cannot.
 
-        They hold under the same conditions as `expressions`, which are made of them unless there are others.
+        They hold under the same conditions as `expressions`, which are made of them unless a subclass says others.
         """
         return None
 
     def _columns(self, source: int) -> "list[pl.Expr] | None":
-        """The expressions without their names; overridden where there are some beside the reductions."""
+        """The expressions without their names; overridden where there are some and no reductions."""
         reductions = self.reductions(source)
         return None if reductions is None else [reduction.expression() for reduction in reductions]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from streamapp.importing import pl
 from streamapp.windows.aggregate import OFFSET, SEQUENCE, TIME, Aggregate, State
+from streamapp.windows.overrides import expressions_of
 
 
 def in_order(frame: "pl.DataFrame") -> "pl.DataFrame":
@@ -35,7 +36,7 @@ def aggregate_frame(
         (values of `by`, state) in no particular order; or None where the records must go through `add` one by one:
         there is no vectorised lane, or an input that must not be null is.
     """
-    columns = aggregate.expressions(source)
+    columns = expressions_of(aggregate, source)
     if columns is None:
         return None
     required = aggregate.required(source)

@@ -8,6 +8,7 @@ from streamapp.errors import ConfigurationError
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
 from streamapp.windows.basic import Count, Mean
 from streamapp.windows.fold import Fold
+from streamapp.windows.overrides import expressions_of, reductions_of
 
 if TYPE_CHECKING:
     from streamapp.importing import pl
@@ -122,10 +123,10 @@ class Named(Aggregate):
 
     def reductions(self, source: int) -> "Sequence[Reduction] | None":
         """Those of the members, where all have some."""
-        return _joined(member.reductions(source) for member in self.members.values())
+        return _joined(reductions_of(member, source) for member in self.members.values())
 
     def _columns(self, source: int) -> "list[pl.Expr] | None":
-        return _joined(member.expressions(source) for member in self.members.values())
+        return _joined(expressions_of(member, source) for member in self.members.values())
 
     def result(self, state: State, window: tuple[int, int] | None) -> dict[str, Json]:
         """The members' fields under their names."""
