@@ -68,6 +68,8 @@ def values_of(found: Sequence[Any]) -> Values | None:
     try:
         if kinds == {float}:
             return Values(np.array(found, np.float64), nulls)
+        if kinds == {bool}:
+            return Values(np.array(found, np.bool_), nulls)
         return Values(np.array(found, np.int64), nulls) if kinds == {int} else None
     except OverflowError:
         return None

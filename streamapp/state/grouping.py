@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from streamapp.columns.values import Values
 from streamapp.importing import np, pl
 from streamapp.state.arrays import column_of, in_order, keys_of, offsets_of, sequences_of, times_of
-from streamapp.state.batch import DECODED, Batch
+from streamapp.state.batch import Batch
 from streamapp.windows.aggregate import OFFSET, SEQUENCE, TIME, Aggregate, State
 from streamapp.windows.overrides import expressions_of, reductions_of
 from streamapp.windows.reductions import Groups, NotByArraysError
@@ -81,7 +81,7 @@ def partials(
             except NotByArraysError:
                 pass
         return _by_expressions(plan, batch, first, pane_ms, kept, origins) if expressions else None
-    except (TypeError, ValueError, AttributeError, OverflowError, pl.exceptions.PolarsError):
+    except (NotByArraysError, TypeError, ValueError, AttributeError, OverflowError, pl.exceptions.PolarsError):
         return None  # values of mixed types, or that cannot be used so: one by one it shows which is wrong
 
 
@@ -205,23 +205,21 @@ def _series(batch: Batch, name: str) -> "pl.Series":
     """One column of a batch, made once for all tables that share its decoding."""
     found: pl.Series | None = batch.columns.get(("series", name))
     if found is None:
-        decoded = batch.columns.get(DECODED) or {}
         if name == _KEY:
             found = pl.Series(name, keys_of(batch)[1])
         elif name == TIME:
             found = pl.Series(name, times_of(batch))
         elif name == SEQUENCE:
             found = pl.Series(name, sequences_of(batch))
-        elif name in decoded:
-            found = _series_of(name, decoded[name])
         else:
-            found = pl.Series(name, [getattr(record, name) for record in batch.records], strict=True)
+            # never of a list: polars makes floats of all numbers where the first is one, and numbers of booleans
+            found = _series_of(name, column_of(batch, name))
         batch.columns["series", name] = found
     return found
 
 
 def _series_of(name: str, column: Values) -> "pl.Series":
-    """A decoded column as the records' attributes would have made it."""
+    """A column as polars has it."""
     nulls, texts = column.nulls, column.texts
     empty = nulls.any()
     if texts is not None:

@@ -22,7 +22,7 @@ def test_texts_are_numbered_in_the_order_in_which_they_first_come(
     "found",
     [
         [None, None], ["b", "a", "b"], ["b", None, "", None, "b"], [None, "a"], [1.5, None, -0.0], [1, 2],
-        [None, (1 << 63) - 1, -(1 << 63)],
+        [True, None, False], [None, (1 << 63) - 1, -(1 << 63)],
     ],
     ids=repr,
 )  # fmt: skip
@@ -33,6 +33,8 @@ def test_a_column_holds_what_it_was_made_of(found: list[Any]) -> None:
     assert list(map(type, column.at(np.arange(len(found))))) == list(map(type, found))
 
 
-@pytest.mark.parametrize("found", [[1, 1.5], ["a", 1], [1 << 63], [b"a"], [object()]], ids=repr)
+@pytest.mark.parametrize(
+    "found", [[1, 1.5], [1.5, 1], [1, True], [True, 1.5], ["a", 1], [1 << 63], [b"a"], [object()]], ids=repr
+)
 def test_no_column_is_made_of_what_it_could_not_give_back(found: list[Any]) -> None:
     assert values_of(found) is None
