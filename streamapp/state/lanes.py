@@ -149,9 +149,9 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
             entry = entry_of(key, start)
             try:
                 merge(entry.state, partial)
-            except Exception as problem:  # what came before was of another type: each record of the group is at fault
+            except Exception:  # what came before was of another type: one by one it shows which records are at fault
                 state.discard_empty(key, start, entry)
-                failed |= dict.fromkeys(_positions(batch, first, kept, number, pane, slice_ms), problem)
+                _merge_singly(state, batch, _positions(batch, first, kept, number, pane, slice_ms), start, failed)
                 continue
             if offset > entry.offsets[origin]:
                 entry.offsets[origin] = offset
@@ -166,6 +166,26 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     if failed:
         outcome.failed.sort(key=lambda one: one[0])
     return True
+
+
+def _merge_singly(
+    state: "PartitionState", batch: Batch, positions: Sequence[int], start: int, failed: dict[int, Exception]
+) -> None:
+    """Merge the records of a group into one of its windows, one by one; what is refused is noted in `failed`."""
+    origin, origins = batch.origin, state.origins
+    for position in positions:
+        key, time, offset = batch.keys[position], batch.times[position], batch.offsets[position]
+        order = (time, batch.sequences[position], offset if origins == 1 else offset * origins + origin)
+        entry = state.entry(key, start)
+        try:
+            state.aggregate.add(entry.state, batch.records[position], order, batch.source)
+        except Exception as problem:  # a user's code, or a value that this aggregate cannot use
+            state.discard_empty(key, start, entry)
+            failed[position] = problem
+            continue
+        entry.offsets[origin] = max(offset, entry.offsets[origin])
+        entry.newest = max(time, entry.newest)
+        state.touch(key, start, entry)
 
 
 def _positions(batch: Batch, first: int, kept: "Array | None", number: int, pane: int, slice_ms: int) -> Sequence[int]:
