@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, ratio
+from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, greater, lesser, ratio
 from streamapp.windows.attributes import attribute_name, read_as
 from streamapp.windows.edges import NO_EDGE, first_edge, last_edge, log_ratio, merge_first, merge_last
 from streamapp.windows.reductions import LAST_ORDER, Always, Greatest, LastOf, Least, Reduction, Total, TotalOfProducts
@@ -64,8 +64,11 @@ class TradeStats(Aggregate):
         if count:
             if price > state[HIGH]:
                 state[HIGH] = price
-            elif price < state[LOW]:
-                state[LOW] = price
+            elif not price >= state[LOW]:
+                if price < state[LOW]:
+                    state[LOW] = price
+                elif price == price:  # the extremes are no numbers as yet, and hide none
+                    state[HIGH] = state[LOW] = price
             if order[0] > state[LAST + 1]:
                 state[LAST:] = (price, *order)
             else:
@@ -89,8 +92,8 @@ class TradeStats(Aggregate):
             into[:] = other
             return
         merge_moments(into, other, MOMENTS)
-        into[HIGH] = max(into[HIGH], other[HIGH])
-        into[LOW] = min(into[LOW], other[LOW])
+        into[HIGH] = greater(into[HIGH], other[HIGH])
+        into[LOW] = lesser(into[LOW], other[LOW])
         into[VOLUME] += other[VOLUME]
         into[NOTIONAL] += other[NOTIONAL]
         merge_first(into, other, FIRST)
@@ -113,7 +116,7 @@ class TradeStats(Aggregate):
         count = state[0]
         return {
             "count": count,
-            "mean": state[1] if count else None,
+            "mean": finite(state[1]) if count else None,
             "stddev": sample_stddev(count, state[2]),
             "min": state[LOW],
             "max": state[HIGH],

@@ -194,6 +194,16 @@ class Aggregate(ABC):
         return f"{type(self).__name__}({', '.join(map(repr, self.parameters()))})"
 
 
+def lesser(one: Any, other: Any) -> Any:
+    """The lesser of two values; what is not a number (pydantic reads `NaN`) hides no other one."""
+    return one if other >= one or other != other else other
+
+
+def greater(one: Any, other: Any) -> Any:
+    """The greater of two values; what is not a number hides no other one."""
+    return one if other <= one or other != other else other
+
+
 def finite(value: float | None) -> float | None:
     """`value`, or None where JSON has no form for it."""
     return value if value is not None and math.isfinite(value) else None

@@ -171,13 +171,13 @@ class Min(_OfField):
         value = record.field
         if value is not None:
             least = state[0]
-            if least is None or value < least:
+            if least is None or (not value >= least and value == value):  # what is not a number hides no other
                 state[0] = value
 
     def merge(self, into: State, other: State) -> None:
         """Keep the lesser."""
         value = other[0]
-        if value is not None and (into[0] is None or value < into[0]):
+        if value is not None and (into[0] is None or (not value >= into[0] and value == value)):
             into[0] = value
 
     def reductions(self, source: int) -> "Sequence[Reduction]":
@@ -209,13 +209,13 @@ class Max(_OfField):
         value = record.field
         if value is not None:
             greatest = state[0]
-            if greatest is None or value > greatest:
+            if greatest is None or (not value <= greatest and value == value):  # what is not a number hides no other
                 state[0] = value
 
     def merge(self, into: State, other: State) -> None:
         """Keep the greater."""
         value = other[0]
-        if value is not None and (into[0] is None or value > into[0]):
+        if value is not None and (into[0] is None or (not value <= into[0] and value == value)):
             into[0] = value
 
     def reductions(self, source: int) -> "Sequence[Reduction]":

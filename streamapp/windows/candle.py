@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, ratio
+from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, greater, lesser, ratio
 from streamapp.windows.attributes import attribute_name, read_as
 from streamapp.windows.reductions import (
     FIRST_ORDER,
@@ -106,8 +106,11 @@ class Candle(Aggregate):
         if count:
             if price > state[HIGH]:
                 state[HIGH] = price
-            elif price < state[LOW]:
-                state[LOW] = price
+            elif not price >= state[LOW]:
+                if price < state[LOW]:
+                    state[LOW] = price
+                elif price == price:  # the extremes are no numbers as yet, and hide none
+                    state[HIGH] = state[LOW] = price
             last = state[LAST_TIME]
             if time > last:
                 state[CLOSE] = price
@@ -143,10 +146,10 @@ class Candle(Aggregate):
         if not into[COUNT]:
             into[:] = other
             return
-        if other[HIGH] > into[HIGH]:
-            into[HIGH] = other[HIGH]
-        if other[LOW] < into[LOW]:
-            into[LOW] = other[LOW]
+        if not other[HIGH] <= into[HIGH]:
+            into[HIGH] = greater(into[HIGH], other[HIGH])
+        if not other[LOW] >= into[LOW]:
+            into[LOW] = lesser(into[LOW], other[LOW])
         # The times alone decide mostly, and cost a fraction of comparing slices.
         theirs, ours = other[LAST_TIME], into[LAST_TIME]
         if theirs > ours or (theirs == ours and other[LAST_TIME:] > into[LAST_TIME:]):

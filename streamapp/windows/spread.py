@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite
+from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, greater, lesser
 from streamapp.windows.attributes import attribute_name, read_as
 from streamapp.windows.reductions import Average, Greatest, Least, Reduction, Rows, SquaredDeviations
 
@@ -166,8 +166,11 @@ class RealizedVolatility(Aggregate):
             state[:] = value, value
         elif value > high:
             state[0] = value
-        elif value < state[1]:
-            state[1] = value
+        elif not value >= state[1]:
+            if value < state[1]:
+                state[1] = value
+            elif value == value:  # the extremes are no numbers as yet, and hide none
+                state[:] = value, value
 
     def merge(self, into: State, other: State) -> None:
         """Widen the range."""
@@ -176,7 +179,7 @@ class RealizedVolatility(Aggregate):
         if into[0] is None:
             into[:] = other
             return
-        into[:] = max(into[0], other[0]), min(into[1], other[1])
+        into[:] = greater(into[0], other[0]), lesser(into[1], other[1])
 
     def reductions(self, source: int) -> "Sequence[Reduction]":
         """See `Aggregate`."""

@@ -23,7 +23,7 @@ from streamapp.windows.fold import Fold
 from streamapp.windows.named import Named
 from streamapp.windows.quantiles import Quantiles
 from streamapp.windows.sessions import Session
-from streamapp.windows.spread import RealizedVolatility
+from streamapp.windows.spread import RealizedVolatility, parkinson
 from tests.fakes.crashes import Event, batch, definition
 from tests.fakes.lanes import Lane, use_lane
 
@@ -225,12 +225,26 @@ def test_sequences_at_both_ends_of_their_range_are_in_order(lane: Lane, monkeypa
     assert state.cache["a"][0].state == [2.0, 5, least, 1, 1.0, 5, greatest, 0]
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "prices", [[5.0, 1.0, math.nan, 9.0], [math.nan, 5.0, 9.0, 1.0], [math.nan] * 3 + [9.0]], ids=repr
+)
 @pytest.mark.parametrize("lane", LANES)
-def test_what_is_not_a_number_hides_no_extreme(lane: Lane, monkeypatch: pytest.MonkeyPatch):
-    before, then = [Event("a", 5, 5.0)], [Event("a", 5, price) for price in (1.0, math.nan, 9.0)]
-    extremes = Named({"low": Min("price"), "high": Max("price")})
-    state, _ = run(extremes, None, [batch(before), batch(then, first=1)], lane=lane, monkeypatch=monkeypatch)
-    assert state.cache["a"][0].state == [1.0, 9.0]
+def test_what_is_not_a_number_hides_no_extreme(
+    lane: Lane, prices: list[float], cut: int, monkeypatch: pytest.MonkeyPatch
+):
+    all_of_them = Named(
+        {"low": Min("price"), "high": Max("price"), "c": Candle(), "s": TradeStats(), "v": RealizedVolatility("price")}
+    )
+    events = [Event("a", 5, price) for price in prices]
+    batches = [batch(events[:cut]), batch(events[cut:], first=cut)]
+    state, _ = run(all_of_them, None, batches, lane=lane, monkeypatch=monkeypatch)
+    result = all_of_them.result(state.cache["a"][0].state, None)
+    low, high = min(price for price in prices if price == price), 9.0
+    assert (result["low"], result["c_low"], result["s_min"]) == (low, low, low)
+    assert (result["high"], result["c_high"], result["s_max"]) == (high, high, high)
+    assert result["v"] == result["s_volatility"] == parkinson(high, low)
+    assert result["s_mean"] is None
 
 
 def test_whole_numbers_do_not_wrap_around_in_columns(monkeypatch: pytest.MonkeyPatch):
