@@ -312,6 +312,37 @@ def test_values_of_another_type_than_those_before_are_refused_in_all_lanes(
         assert_same_state(found[0][0], state)
 
 
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("window", [None, Tumbling(10, 5, 100_000), Hopping(20, 10, 0, 100_000)], ids=repr)
+def test_records_without_a_value_count_beside_those_whose_value_is_of_another_type(
+    window: Any, lane: Lane, monkeypatch: pytest.MonkeyPatch
+):
+    counted = Named({"n": Count(), "least": Min("side")})
+    some = [
+        Event("a", 12, side="word"),
+        *(Event("a", 13 + place, side=side) for place, side in enumerate([7, None, 8])),
+    ]
+    batches = [batch(some[:1]), batch(some[1:], first=1)]
+    state, [_, outcome] = run(counted, window, batches, lane=lane, monkeypatch=monkeypatch)
+    assert (outcome.merged, [place for place, _ in outcome.failed]) == (1, [0, 2])
+    for entry in state.cache["a"].values():
+        assert (entry.state, entry.offsets, entry.newest) == ([2, "word"], [2], 14)
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize(
+    "prices", [[2.5, (1 << 53) + 1], [1, True], [1.0, True], [1 << 63, 1], [2.5, None, 1]], ids=repr
+)
+def test_values_stay_of_their_type_in_all_lanes(prices: list[Any], lane: Lane, monkeypatch: pytest.MonkeyPatch):
+    edges = Named({"first": First("price"), "last": Last("price"), "high": Max("price"), "n": DistinctCount("price")})
+    some = [batch([Event("a", 5, price)] * 2, first=2 * place) for place, price in enumerate(prices)]
+    mixed = batch([Event("a", 5, price) for price in prices for _ in range(2)])
+    found, _ = run(edges, None, [mixed], lane=lane, monkeypatch=monkeypatch)
+    singly, _ = run(edges, None, some, lane="records", monkeypatch=monkeypatch)
+    result, expected = (edges.result(state.cache["a"][0].state, None) for state in (found, singly))
+    assert [*map(repr, result.values())] == [*map(repr, expected.values())]
+
+
 def test_records_without_the_attribute_become_failures_and_not_a_crash(monkeypatch: pytest.MonkeyPatch):
     one = batch([Event("a", 5)] * 300)
     one.records = [{"price": 1.0}] * 300
