@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, greater, lesser, ratio
-from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.attributes import attribute_name, read_as, with_placeholders
 from streamapp.windows.edges import NO_EDGE, first_edge, last_edge, log_ratio, merge_first, merge_last
 from streamapp.windows.reductions import LAST_ORDER, Always, Greatest, LastOf, Least, Reduction, Total, TotalOfProducts
 from streamapp.windows.spread import merge_moments, moments, parkinson, sample_stddev
@@ -52,6 +52,7 @@ class TradeStats(Aggregate):
         """No trade."""
         return [0, 0.0, 0.0, None, None, 0.0, 0.0, *NO_EDGE, *NO_EDGE]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Count one trade in."""
         price = record.price

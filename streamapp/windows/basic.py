@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, ratio
-from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.attributes import attribute_name, read_as, with_placeholders
 from streamapp.windows.reductions import Greatest, Least, Present, Reduction, Rows, Total
 
 
@@ -21,8 +21,8 @@ class Count(Aggregate):
 
     def __init__(self, field: str | None = None) -> None:
         self.field = field if field is None else attribute_name("Count", "field", field)
-        if self.field is not None:
-            vars(self)["add"] = self._add_present
+        if type(self).add is Count.add:  # and no subclass has another
+            vars(self)["add"] = self._add_any if self.field is None else self._add_present
 
     def inputs(self, source: int) -> tuple[str, ...]:
         """The attribute, if there is one."""
@@ -38,6 +38,9 @@ class Count(Aggregate):
 
     def add(self, state: State, record: object, order: Order, source: int = 0) -> None:
         """Count one record in."""
+        (self._add_any if self.field is None else self._add_present)(state, record, order, source)
+
+    def _add_any(self, state: State, record: object, order: Order, source: int = 0) -> None:
         state[0] += 1
 
     def _add_present(self, state: State, record: object, order: Order, source: int = 0) -> None:
@@ -96,6 +99,7 @@ class Sum(_OfField):
         """Zero."""
         return [0.0]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Add one value."""
         value = record.field
@@ -130,6 +134,7 @@ class Mean(_OfField):
         """Sum and count, both zero."""
         return [0.0, 0]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Add one value."""
         value = record.field
@@ -166,6 +171,7 @@ class Min(_OfField):
         """No value."""
         return [None]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Compare one value."""
         value = record.field
@@ -204,6 +210,7 @@ class Max(_OfField):
         """No value."""
         return [None]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Compare one value."""
         value = record.field

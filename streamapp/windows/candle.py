@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, greater, lesser, ratio
-from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.attributes import attribute_name, read_as, with_placeholders
 from streamapp.windows.reductions import (
     FIRST_ORDER,
     LAST_ORDER,
@@ -92,6 +92,7 @@ class Candle(Aggregate):
         """No trade: count and sums 0, all else unknown."""
         return [0, None, None, None, None, 0.0, 0.0, 0.0, 0.0, None, -1, -1, None, -1, -1]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Count one trade in."""
         price = record.price

@@ -8,7 +8,7 @@ from datasketches import hll_sketch, hll_union, tgt_hll_type
 from streamapp.errors import ConfigurationError
 from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
-from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.attributes import attribute_name, read_as, with_placeholders
 
 REGISTERS = tgt_hll_type.HLL_8
 """One byte a register: the quickest to read and write back, which each `add` does."""
@@ -50,6 +50,7 @@ class DistinctCount(Aggregate):
         """No sketch yet."""
         return [b""]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Show the sketch one value."""
         value = record.field

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
-from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.attributes import attribute_name, read_as, with_placeholders
 from streamapp.windows.reductions import FIRST_ORDER, LAST_ORDER, FirstOf, LastOf, Reduction
 
 NO_EDGE = (None, None, -1, -1)
@@ -90,6 +90,7 @@ class First(_Edge):
     kind = "first"
     fields = (OutputField("first", "any", description="value of the first record by event time", combine="first"),)
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Take the record's value if it is before the one held."""
         value = record.field
@@ -118,6 +119,7 @@ class Last(_Edge):
     kind = "last"
     fields = (OutputField("last", "any", description="value of the last record by event time"),)
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Take the record's value if it is after the one held."""
         value = record.field
@@ -159,6 +161,7 @@ class LogReturn(Aggregate):
         """Neither edge."""
         return [*NO_EDGE, *NO_EDGE]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Take the record's value as an edge if it is one."""
         value = record.field

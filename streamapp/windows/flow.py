@@ -6,7 +6,7 @@ from typing import Any
 
 from streamapp.errors import ConfigurationError
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, ratio
-from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.attributes import attribute_name, read_as, with_placeholders
 from streamapp.windows.reductions import Reduction, Rows, Total, TotalOfProducts
 
 
@@ -35,6 +35,7 @@ class Vwap(Aggregate):
         """Notional and volume, both zero."""
         return [0.0, 0.0]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Add one trade; one without price or size is skipped."""
         price = record.price
@@ -82,8 +83,8 @@ class Rate(Aggregate):
         self.per_ms = per / timedelta(milliseconds=1)
         unit = "1/s" if self.per_ms == 1000 else f"1/({self.per_ms:g} ms)"
         self.fields = (OutputField("rate", unit=unit, description=f"{self.field or 'records'} per unit of time"),)
-        if self.field is not None:
-            vars(self)["add"] = self._add_value
+        if type(self).add is Rate.add:  # and no subclass has another
+            vars(self)["add"] = self._add_any if self.field is None else self._add_value
 
     def inputs(self, source: int) -> tuple[str, ...]:
         """The attribute, if there is one."""
@@ -99,6 +100,9 @@ class Rate(Aggregate):
 
     def add(self, state: State, record: object, order: Order, source: int = 0) -> None:
         """Count one record in."""
+        (self._add_any if self.field is None else self._add_value)(state, record, order, source)
+
+    def _add_any(self, state: State, record: object, order: Order, source: int = 0) -> None:
         state[0] += 1
 
     def _add_value(self, state: State, record: object, order: Order, source: int = 0) -> None:

@@ -18,7 +18,7 @@ from ddsketch.store import DenseStore
 from streamapp.errors import ConfigurationError
 from streamapp.importing import pl
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State
-from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.attributes import attribute_name, read_as, with_placeholders
 
 ZERO, KEYS, COUNTS, NEGATIVE_KEYS, NEGATIVE_COUNTS = range(5)
 
@@ -75,6 +75,7 @@ class Quantiles(Aggregate):
         """No value: zeros, then bins and counts of the positive and of the negative values, bins ascending."""
         return [0, [], [], [], []]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Count one value in its bin."""
         value = record.field

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, greater, lesser
-from streamapp.windows.attributes import attribute_name, read_as
+from streamapp.windows.attributes import attribute_name, read_as, with_placeholders
 from streamapp.windows.reductions import Average, Greatest, Least, Reduction, Rows, SquaredDeviations
 
 
@@ -72,6 +72,7 @@ class Variance(Aggregate):
         """Count, mean and M2, all zero."""
         return [0, 0.0, 0.0]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Welford's update."""
         value = record.field
@@ -155,6 +156,7 @@ class RealizedVolatility(Aggregate):
         """No range."""
         return [None, None]
 
+    @with_placeholders
     def add(self, state: State, record: Any, order: Order, source: int = 0) -> None:
         """Widen the range."""
         value = record.field

@@ -269,3 +269,46 @@ def test_quantiles_of_mixed_signs_keep_their_order() -> None:
     assert low == pytest.approx(-100, rel=0.01)
     assert middle == 0
     assert high == pytest.approx(50, rel=0.01)
+
+
+MADE: list[tuple[Any, tuple[Any, ...]]] = [
+    *(
+        (kind, ("x",))
+        for kind in (Count, Rate, Sum, Mean, Min, Max, First, Last, LogReturn, Variance, StdDev, Parkinson)
+    ),
+    *((kind, ("x",)) for kind in (DistinctCount, Quantiles)),
+    *((kind, ()) for kind in (Count, Rate, Vwap, Candle, TradeStats)),
+    *((kind, ("x", "y")) for kind in (Vwap, TradeStats)),
+    (Candle, ("x", "y", None)),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments"), MADE, ids=repr)
+def test_a_subclass_adds_as_it_says_and_by_what_it_inherits(kind: Any, arguments: tuple[Any, ...]) -> None:
+    class Positive(kind):  # type: ignore[misc]
+        def add(self, state: Any, record: Any, order: Any, source: int = 0) -> None:
+            # names that the inherited `add` has in the place of those that it was given
+            given = self.field if hasattr(self, "field") else self.price
+            if getattr(record, given or "x") > 0:
+                super().add(state, record, order, source)
+
+    positive, plain = Positive(*arguments), kind(*arguments)
+    state, expected = positive.initial(), plain.initial()
+    for place, value in enumerate((2.0, -1.0, 3.0, -5.0)):
+        record = of(x=value, y=1.0, price=value, size=1.0, side="buy")
+        positive.add(state, record, (place, -1, place))
+        if value > 0:
+            plain.add(expected, record, (place, -1, place))
+    assert state == expected != plain.initial()
+
+
+def test_an_instance_reads_what_it_was_told_last() -> None:
+    class Told(Sum):
+        def __init__(self) -> None:
+            super().__init__("x")
+            super().__init__("y")
+
+    told = Told()
+    state = told.initial()
+    told.add(state, of(x=1.0, y=2.0), (0, -1, 0))
+    assert state == [2.0]
