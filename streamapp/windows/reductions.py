@@ -2,7 +2,8 @@
 
 An aggregate whose slots can all be said so names them as a list of reductions. *By arrays* (numpy) they cost microseconds,
 which pays from some ten records on; *by expressions* (polars) some milliseconds whatever the batch, but they know nulls and
-mixed types. Both come to what the aggregate's `add` reaches record by record, floating sums to 1e-9.
+booleans. What no column can hold, values of mixed types, is for neither. Both come to what the aggregate's `add` reaches
+record by record, floating sums to 1e-9.
 """
 
 from abc import ABC, abstractmethod
