@@ -1,8 +1,8 @@
 """What a worker knows about the feeds behind its data: read from `feed-status`, judged by its own clock.
 
 The bridge repeats each venue's state every few seconds. A venue whose repeats stay away counts as disconnected, whether
-the feed, the bridge or the way to Kafka died. Arrival is taken from the local monotonic clock; the times in the records
-are only shown.
+the feed, the bridge or the way to Kafka died. Arrival is taken from the local monotonic clock. The times in the records
+are shown, and tell of what was said before this worker came how long ago that was.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class _Venue:
     live: bool = False
     heartbeat_ms: int | None = None  # event time of the last word, for display
     heard_ms: int | None = None  # local arrival of the last word; None: only history was read
-    good_ms: int | None = None  # local arrival of the last word that said connected
+    good_ms: int | None = None  # when it was last said to be connected, or first heard of; local monotonic time
     gaps: int = 0
     symbols: dict[str, int] = field(default_factory=dict)
 
@@ -109,7 +109,10 @@ class FeedHealth:
         return [self._info(name, venue) for name, venue in sorted(self._venues.items())]
 
     def known_good_ms(self, key: str) -> int | None:
-        """Milliseconds since the feed behind a key was last known to be live; None: never, as far as is known here."""
+        """Milliseconds since the feed behind a key was last known to be live; None where the venue has no feed at all.
+
+        Of a feed that has never been live, as far as is known, since it was first heard of.
+        """
         venue = self._venues.get(key.partition(":")[0])
         if venue is None or venue.good_ms is None:
             return None
@@ -163,11 +166,16 @@ class FeedHealth:
                 log.warning("feed health: a record of %s cannot be read", STATUS_TOPIC)
                 continue
             venue = self._venue(status.venue)
-            if venue is not None and self._take(venue, status, None if history else now_ms):
+            if venue is None:
+                continue
+            said_ms = now_ms - max(0, self._clock.now_ms() - status.event_time) if history else now_ms
+            if venue.good_ms is None:
+                venue.good_ms = said_ms
+            if self._take(venue, status, None if history else now_ms, said_ms):
                 changed.add(status.venue)
         self._announce(changed)
 
-    def _take(self, venue: _Venue, status: _Status, now_ms: int | None) -> bool:
+    def _take(self, venue: _Venue, status: _Status, now_ms: int | None, said_ms: int) -> bool:
         if status.state == "gap":
             venue.gaps += 1
             symbol = status.symbol or ""
@@ -187,8 +195,8 @@ class FeedHealth:
             venue.live = status.state in _LIVE
             venue.heartbeat_ms = status.event_time
             venue.heard_ms = now_ms
-            if venue.live and now_ms is not None:
-                venue.good_ms = now_ms
+            if venue.live:
+                venue.good_ms = said_ms
         return before != (venue.state, venue.detail)
 
     def _venue(self, name: str) -> _Venue | None:

@@ -11,8 +11,8 @@ from streamapp.records.models import FeedState, FeedStatus
 from streamapp.settings import Settings
 
 
-def status(state: FeedState, symbol: str | None = None, venue: str = "coinbase") -> bytes:
-    return FeedStatus(venue=venue, symbol=symbol, state=state, event_time=1).model_dump_json().encode()
+def status(state: FeedState, symbol: str | None = None, venue: str = "coinbase", event_time: int = 1) -> bytes:
+    return FeedStatus(venue=venue, symbol=symbol, state=state, event_time=event_time).model_dump_json().encode()
 
 
 @pytest.fixture
@@ -39,7 +39,36 @@ def test_feed_health_does_not_believe_an_old_heartbeat(health: FeedHealth):
     health.apply([status("connected")], history=True)
 
     assert health.for_key("coinbase:BTC-USD") == FeedFreshness(connected=False, gaps=0)
-    assert health.known_good_ms("coinbase:BTC-USD") is None
+
+
+def test_feed_health_known_good_counts_from_what_was_said_before_a_restart(health: FeedHealth, clock: ManualClock):
+    said = [status("connected", event_time=400_000), status("disconnected", event_time=700_000)]
+    health.apply(said, history=True)
+    assert health.known_good_ms("coinbase:BTC-USD") == 600_000
+
+    clock.advance(5_000)
+    assert health.known_good_ms("coinbase:BTC-USD") == 605_000
+
+    health.apply([status("connected", event_time=1_005_000)], history=False)
+    assert health.known_good_ms("coinbase:BTC-USD") == 0
+
+
+def test_feed_health_known_good_is_never_in_the_future(health: FeedHealth):
+    health.apply([status("connected", event_time=1_000_500)], history=True)
+
+    assert health.known_good_ms("coinbase:BTC-USD") == 0
+
+
+def test_feed_health_known_good_of_a_feed_that_never_was_counts_from_its_first_word(
+    health: FeedHealth, clock: ManualClock
+):
+    health.apply([status("disconnected", event_time=900_000)], history=True)
+    health.apply([status("disconnected", venue="kraken")], history=False)
+    clock.advance(3_000)
+    health.apply([status("disconnected"), status("disconnected", venue="kraken")], history=False)
+
+    assert health.known_good_ms("coinbase:BTC-USD") == 103_000
+    assert health.known_good_ms("kraken:BTC-USD") == 3_000
 
 
 def test_feed_health_believes_a_fresh_heartbeat_until_it_is_missing(
