@@ -87,6 +87,7 @@ class SourceLane:
         self.last_activity_ms = clock.monotonic_ms()
         self.ready = False  # everything restored, position set
         self.offered = 0
+        self.first_arrival_ms: int | None = None  # of the first record offered here, as its topic says
         # records taken one by one where the lane keeps up, and the seconds they took
         self.singly, self.singly_s = 0, 0.0
         self._dead_letters = dead_letters
@@ -172,6 +173,8 @@ class SourceLane:
 
     def offer(self, batches: Sequence[RecordBatch]) -> None:
         """Queue fetched batches. Never refuses: the consumer stops fetching when `full`."""
+        if self.first_arrival_ms is None and batches and batches[0].arrived_ms >= 0:
+            self.first_arrival_ms = batches[0].arrived_ms
         self._queue.extend(batches)
         count = sum(batch.count for batch in batches)
         self._queued += count

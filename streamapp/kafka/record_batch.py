@@ -56,6 +56,11 @@ class RecordBatch:
         """Whether all records carry the time at which the broker appended the batch."""
         return bool(self.flags & _LOG_APPEND_TIME)
 
+    @property
+    def arrived_ms(self) -> int:
+        """The time of its first record, as the topic keeps it: when it was appended, or when its producer made it."""
+        return self.max_timestamp if self.log_append_time else self.first_timestamp
+
     def payload(self) -> bytes:
         """The records, decompressed; kept, as several decoders may want it.
 

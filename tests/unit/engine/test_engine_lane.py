@@ -143,6 +143,26 @@ async def test_each_bad_record_is_set_aside_once_and_the_rest_goes_on():
     await bench.lane.stop()
 
 
+async def test_first_arrival_is_that_of_the_first_record_that_has_one():
+    bench = Bench(Sink())
+    bench.lane.offer([])
+    bench.offer([NO_TIMESTAMP])
+    assert bench.lane.first_arrival_ms is None
+
+    for offset, timestamp in ((1, 5_000), (2, 4_000)):
+        bench.offer([Raw(offset, timestamp=timestamp)])
+        assert bench.lane.first_arrival_ms == 5_000
+    await bench.lane.stop()
+
+
+def test_arrival_of_a_batch_is_the_brokers_time_where_the_topic_keeps_that():
+    batch = batch_of([Raw(0, timestamp=1_000), Raw(1, timestamp=2_000)])
+    assert batch.arrived_ms == 1_000
+
+    batch.flags |= 0x08  # log append time: its greatest timestamp counts for all of its records
+    assert batch.arrived_ms == 2_000
+
+
 @pytest.mark.parametrize("time_field", ["event_time", None])
 async def test_a_record_without_a_timestamp_is_set_aside_whatever_is_around_it(time_field: str | None):
     for others in ([], [[trade(1, time=5)]]):
