@@ -1,6 +1,7 @@
 """`streamapp doctor`: what is there, what is missing, what to do about it."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -28,6 +29,8 @@ def doctor(
 
     Example: STREAMAPP_KAFKA_BROKERS=kafka.example:9092 streamapp doctor
     """
+    # a finding says that Kafka is away: what its client says with every try to connect is not wanted beside it
+    logging.getLogger("streamapp").addHandler(logging.NullHandler())
     findings = asyncio.run(examine(Settings(), port))
     _print(findings)
     failed = failures(findings)

@@ -1,5 +1,7 @@
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -88,3 +90,19 @@ def test_doctor_exits_one_and_names_what_failed(monkeypatch, capsys, free_port):
     assert errors.splitlines() == [f"streamapp: 1 of {output.count(' ok ') + 1} checks failed: Kafka"]
     assert "streamapp kafka" in output
     assert "\x1b[" not in output
+
+
+def test_doctor_keeps_to_itself_what_the_client_says_of_a_kafka_that_is_away():
+    code = """
+import logging
+from streamapp.cli import doctor
+
+async def examine(*_):
+    logging.getLogger("streamapp.kafka.admin").error("FAIL: connection refused")
+    return []
+
+doctor.examine = examine
+doctor.doctor(6066)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
