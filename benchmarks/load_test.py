@@ -39,7 +39,9 @@ async def saturate(port: int, paths: Sequence[str], seconds: float, folder: Path
     return {**parse_wrk(output.decode()), "client": "wrk"}
 
 
-async def pace(port: int, paths: Sequence[str], seconds: float, rate: float, connections: int = CONNECTIONS) -> dict[str, Any]:
+async def pace(
+    port: int, paths: Sequence[str], seconds: float, rate: float, connections: int = CONNECTIONS
+) -> dict[str, Any]:
     """Requests at fixed instants, whatever has become of those before; see `until_due` for when a latency begins.
 
     Raises:

@@ -1,6 +1,7 @@
 """Count, sum, mean, least and greatest: the aggregates whose state is the obvious one."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from streamapp.windows.aggregate import Aggregate, Json, Order, OutputField, State, finite, ratio
@@ -156,6 +157,18 @@ class Mean(_OfField):
         return {"mean": ratio(state[0], state[1])}
 
 
+def _kept(value: Any) -> Any:
+    """The value, if it can still be compared once it was stored.
+
+    Raises:
+        TypeError: it comes back as something else, as a `Decimal` or a `date` comes back as text: whether the next value is
+            refused would depend on when checkpoints are made.
+    """
+    if isinstance(value, (int, float, str, bytes, list)) or (isinstance(value, datetime) and value.tzinfo is not None):
+        return value
+    raise TypeError(f"expected a number or text to compare, got {type(value).__name__}")
+
+
 class Min(_OfField):
     """The least value of an attribute (numbers, or text by code point); null for no record.
 
@@ -178,7 +191,7 @@ class Min(_OfField):
         if value is not None:
             least = state[0]
             if least is None or (not value >= least and value == value):  # what is not a number hides no other
-                state[0] = value
+                state[0] = _kept(value)
 
     def merge(self, into: State, other: State) -> None:
         """Keep the lesser."""
@@ -217,7 +230,7 @@ class Max(_OfField):
         if value is not None:
             greatest = state[0]
             if greatest is None or (not value <= greatest and value == value):  # what is not a number hides no other
-                state[0] = value
+                state[0] = _kept(value)
 
     def merge(self, into: State, other: State) -> None:
         """Keep the greater."""

@@ -4,7 +4,12 @@ import gc
 import math
 import random
 import weakref
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -14,7 +19,7 @@ from streamapp.state.partition import PartitionState
 from streamapp.state.store import MemoryStore
 from streamapp.tables.market import MarketLatest, TradeStats
 from streamapp.windows.aggregate import Aggregate
-from streamapp.windows.basic import Count, Max, Min, Sum
+from streamapp.windows.basic import Count, Max, Mean, Min, Sum
 from streamapp.windows.candle import Candle
 from streamapp.windows.definitions import Hopping, Tumbling
 from streamapp.windows.distinct import DistinctCount
@@ -23,7 +28,7 @@ from streamapp.windows.fold import Fold
 from streamapp.windows.named import Named
 from streamapp.windows.quantiles import Quantiles
 from streamapp.windows.sessions import Session
-from streamapp.windows.spread import RealizedVolatility, parkinson
+from streamapp.windows.spread import RealizedVolatility, StdDev, parkinson
 from tests.fakes.crashes import Event, batch, definition
 from tests.fakes.lanes import Lane, use_lane
 
@@ -70,11 +75,16 @@ def run(
 
 def assert_alike(left: Any, right: Any) -> None:
     if isinstance(left, float) and isinstance(right, float):
-        assert math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9)
+        assert math.isnan(left) == math.isnan(right)
+        assert math.isnan(left) or math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9)
     elif isinstance(left, dict):
         assert left.keys() == right.keys()
         for name in left:
             assert_alike(left[name], right[name])
+    elif isinstance(left, tuple):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            assert_alike(one, other)
     else:
         assert left == right
 
@@ -247,6 +257,18 @@ def test_what_is_not_a_number_hides_no_extreme(
     assert result["s_mean"] is None
 
 
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("together", [True, False])
+def test_what_is_not_a_number_hides_no_extreme_that_comes_later(
+    lane: Lane, together: bool, monkeypatch: pytest.MonkeyPatch
+):
+    one, two = [Event("a", 5, math.nan)], [Event("a", 5, price) for price in (1.0, 9.0)]
+    batches = [batch(one + two)] if together else [batch(one), batch(two, first=1)]
+    extremes = Named({"low": Min("price"), "high": Max("price"), "range": RealizedVolatility("price")})
+    state, _ = run(extremes, None, batches, lane=lane, monkeypatch=monkeypatch)
+    assert state.cache["a"][0].state == [1.0, 9.0, 9.0, 1.0]
+
+
 def test_whole_numbers_do_not_wrap_around_in_columns(monkeypatch: pytest.MonkeyPatch):
     nano: list[Any] = [Event("a", 5, 6_500_000_000_000, 100_000_000, "buy")] * 300
     state, _ = run(Candle(), Tumbling(10), [batch(nano)], lane="arrays", monkeypatch=monkeypatch)
@@ -263,7 +285,7 @@ def test_text_where_a_number_is_meant_fails_the_same_in_all_lanes(monkeypatch: p
         assert len(outcome.failed) == 300
         assert not state.cache
     for lane in LANES:
-        for aggregate in (Sum("price"), RealizedVolatility("price")):
+        for aggregate in (Sum("price"), RealizedVolatility("price"), LogReturn("price")):
             _, [outcome] = run(aggregate, Tumbling(10), [batch(wrong)], lane=lane, monkeypatch=monkeypatch)
             assert len(outcome.failed) == 300
 
@@ -341,6 +363,67 @@ def test_values_stay_of_their_type_in_all_lanes(prices: list[Any], lane: Lane, m
     singly, _ = run(edges, None, some, lane="records", monkeypatch=monkeypatch)
     result, expected = (edges.result(state.cache["a"][0].state, None) for state in (found, singly))
     assert [*map(repr, result.values())] == [*map(repr, expected.values())]
+
+
+class Colour(str, Enum):  # noqa: UP042 - as models of before StrEnum have them
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Shape(Enum):
+    ROUND = "round"
+    FLAT = "flat"
+
+
+OTHER_TYPES: dict[str, Callable[[int], Any]] = {
+    "decimal": lambda number: Decimal(number) / 4,
+    "date": lambda number: date(2026, 1, number + 1),
+    "datetime": lambda number: datetime(2026, 1, number + 1, tzinfo=UTC),
+    "naive datetime": lambda number: datetime(2026, 1, number + 1),  # noqa: DTZ001 - pydantic reads such
+    "timedelta": lambda number: timedelta(seconds=number + 1),
+    "identifier": lambda number: UUID(int=number),
+    "enum of text": lambda number: list(Colour)[number % 2],
+    "enum of numbers": lambda number: list(Level)[number % 2],
+    "enum": lambda number: list(Shape)[number % 2],
+    "list": lambda number: [number],
+    "tuple": lambda number: (number, 1),
+    "mapping": lambda number: {"a": number},
+    "bytes": lambda number: b"%d" % number,
+    "truth": lambda number: number % 2 == 0,
+    "whole numbers and others": lambda number: (1.5, 2, (1 << 53) + 1)[number % 3],
+    "whole numbers beyond 64 bits": lambda number: (1 << 63) + number,
+    "nothing at first": lambda number: None if number < 20 else number,
+    "not a number": lambda number: math.nan if number < 26 else float(number),
+}
+
+
+@pytest.mark.parametrize("made", OTHER_TYPES.values(), ids=OTHER_TYPES)
+@pytest.mark.parametrize(
+    "kind", [Count, Sum, Mean, Min, Max, First, Last, StdDev, LogReturn, RealizedVolatility, DistinctCount, Quantiles]
+)
+def test_values_of_any_type_come_to_the_same_in_chunks_of_any_size(
+    kind: Callable[[str], Aggregate], made: Callable[[int], Any]
+):
+    chance = random.Random(3)
+    values: list[Any] = [Event("a", number, made(chance.randrange(28))) for number in range(600)]
+    found = []
+    for size in (1, 100, 600):
+        aggregate = kind("price")
+        state, failed = PartitionState(definition(None, aggregate), 0, MemoryStore()), 0
+        for flushed, first in enumerate(range(0, 600, size)):
+            failed += len(state.apply(batch(values[first : first + size], first=first)).failed)
+            plan = state.prepare_flush("cluster", ("topic",), (-1,))
+            assert plan is not None
+            state.complete_flush(plan, flushed)
+        result = aggregate.result(state.entry("a", 0).state, None)
+        assert_alike(found[0] if found else (failed, result), (failed, result))
+        assert not found or list(map(type, found[0][1].values())) == list(map(type, result.values()))
+        found.append((failed, result))
 
 
 def test_records_without_the_attribute_become_failures_and_not_a_crash(monkeypatch: pytest.MonkeyPatch):
