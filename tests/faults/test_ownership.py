@@ -16,10 +16,10 @@ SESSION_MS = 4_000
 #: where in the commit path an owner falls asleep, each passed often; the first is "anywhere"
 _ASLEEP = (
     "",
-    "before await self._producer.send_all(values)",
-    "after await self._producer.send_all(values)",
-    "after await self._producer.send_all([OutMessage(live.table.changel",
-    "after await self._producer.send_all(finals)",
+    "before await self._send('values', values)",
+    "after await self._send('values', values)",
+    "after await self._send('checkpoint records', [OutMessage(live.ta",
+    "after await self._send('final records', finals)",
     "self._db.write(batch)",
     "_Pending.delivered#2 at self._wake()",
 )

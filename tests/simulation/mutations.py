@@ -35,16 +35,16 @@ def _rewrite(owner: Any, name: str, *changes: tuple[str, str]) -> None:
         setattr(holder, name, found[name])
 
 
-_FINALS = "    await self._producer.send_all(finals)\n"
+_FINALS = '    await self._send("final records", finals)\n'
 _BESIDE = (
-    "    sent = await self._producer.send_all(beside)\n"
+    '    sent = await self._send("tombstones and late records", beside)\n'
     "    _note(sent, ((live, len(plan.tombstones), len(plan.late)) for live, _, plan in plans))\n"
 )
 _VALUES = (
-    "    sent = await self._producer.send_all(values)\n"
+    '    sent = await self._send("values", values)\n'
     "    _note(sent, ((live, len(plan.values), 0) for live, _, plan in plans))\n"
 )
-_REJECTED = "    await self._producer.send_all(rejected)\n"
+_REJECTED = '    await self._send("dead letters", rejected)\n'
 _ACKNOWLEDGE = "    for lane, position in positions:\n        lane.durable = max(lane.durable, position)\n"
 
 
