@@ -301,7 +301,9 @@ class Average(Reduction):
 
     def expression(self) -> "pl.Expr":
         """See `Reduction`."""
-        return (pl.col(self.field) * 1.0).mean()
+        values = pl.col(self.field) * 1.0
+        # a sum may be beyond a double where the mean is not
+        return pl.when(values.mean().is_finite()).then(values.mean()).otherwise((values / pl.len()).sum())
 
 
 @dataclass(frozen=True)
@@ -325,6 +327,10 @@ class SquaredDeviations(Reduction):
 def _means(groups: Groups, values: "Array") -> "Array":
     with np.errstate(over="ignore", invalid="ignore"):
         found: Array = np.add.reduceat(values, groups.begins) / groups.counts
+        finite = np.isfinite(found)
+        if not finite.all():  # a sum may be beyond a double where the mean is not
+            parts = values / np.repeat(groups.counts, groups.counts)
+            found = np.where(finite, found, np.add.reduceat(parts, groups.begins))
     return found
 
 

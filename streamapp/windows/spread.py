@@ -34,7 +34,7 @@ def merge_moments(into: State, other: State, at: int) -> None:
     delta = other[at + 1] - into[at + 1]
     into[at] = total
     # Weighted from the larger side, so that equal means stay as they are to the last digit.
-    into[at + 1] = into[at + 1] + delta * added / total if added < count else other[at + 1] - delta * count / total
+    into[at + 1] = into[at + 1] + delta * (added / total) if added < count else other[at + 1] - delta * (count / total)
     into[at + 2] += other[at + 2] + delta * delta * count * added / total
 
 

@@ -278,6 +278,15 @@ def test_whole_numbers_do_not_wrap_around_in_columns(monkeypatch: pytest.MonkeyP
     assert TradeStats().result(stats.cache["a"][0].state, (0, 10))["vwap"] == pytest.approx(6.5e12)
 
 
+@pytest.mark.parametrize("lane", LANES)
+def test_mean_of_prices_whose_sum_is_beyond_a_double_is_told(lane: Lane, monkeypatch: pytest.MonkeyPatch):
+    greatest = [Event("a", time, price, 0.0) for time, price in enumerate((1.5e308, 1e308, 1.7e308))]
+    both = [batch(greatest), batch(greatest[:1], first=3)]
+    state, _ = run(TradeStats(), None, both, lane=lane, monkeypatch=monkeypatch)
+    result = state.aggregate.result(state.cache["a"][0].state, None)
+    assert result["mean"] == pytest.approx(1.425e308)
+
+
 def test_text_where_a_number_is_meant_fails_the_same_in_all_lanes(monkeypatch: pytest.MonkeyPatch):
     wrong: list[Any] = [Event("a", 5, "5", 1.0)] * 300
     for lane in LANES:
