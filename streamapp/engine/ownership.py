@@ -17,7 +17,7 @@ from streamapp.engine.changelog import ChangelogReader
 from streamapp.engine.ledger import Ledger
 from streamapp.engine.restore import RestoreRequest, restore
 from streamapp.engine.tables import LivePartition
-from streamapp.errors import StateError
+from streamapp.errors import KafkaError, StateError
 from streamapp.kafka.producer import DurableProducer, OutMessage
 from streamapp.metrics import Metrics
 from streamapp.settings import Settings
@@ -150,12 +150,22 @@ class Ownership:
                 await self._mend(live, live.ledger)
 
     async def _look_at_ends(self, owned: Sequence[LivePartition]) -> None:
-        """Now and then: a partition that nothing is written to shows no gaps."""
+        """Now and then: a partition that nothing is written to shows no gaps.
+
+        No checkpoint depends on it, so none waits long for brokers that cannot tell: it is looked again the next time.
+        """
         now_ms = self._clock.monotonic_ms()
         if not owned or now_ms - self._looked_ms < self._settings.changelog_watch_ms:
             return
         self._looked_ms = now_ms
-        ends = await self._end_offsets([(live.table.changelog_topic, live.partition) for live in owned])
+        try:
+            async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
+                ends = await self._end_offsets([(live.table.changelog_topic, live.partition) for live in owned])
+        except (TimeoutError, KafkaError) as problem:
+            log.warning(
+                "the ends of the changelogs cannot be told now, they are looked at again: %s", problem or "no answer"
+            )
+            return
         for live in owned:
             assert live.ledger is not None
             live.ledger.found_end(ends[live.table.changelog_topic, live.partition])

@@ -64,7 +64,7 @@ _OUTDATED = frozenset(
     {ClientError.NOT_LEADER_FOR_PARTITION, ClientError.FENCED_LEADER_EPOCH, ClientError.UNKNOWN_LEADER_EPOCH}
 )
 _PASSING_POLL_S = 0.1
-#: a client that has been told of what passes for so long is made anew
+#: a client that has been told of what passes, or of nothing at all, for so long is made anew
 _RENEW_MS = 2_000
 
 
@@ -127,7 +127,7 @@ class KafkaAdmin:
         self._passing = (_PassingError,) if patience_ms is None else (_PassingError, BrokerUnavailableError)
         self._clock = clock or SystemClock()
         self._client: AdminClient | None = None
-        self._failing_ms: int | None = None  # since when it has been told of nothing but what passes
+        self._failing_ms: int | None = None  # since when it has been told of nothing but what passes, or nothing
 
     async def cluster_id(self) -> str:
         """The cluster's identity; another cluster, or one that was formatted anew, has another."""
@@ -350,6 +350,7 @@ class KafkaAdmin:
             client = self._client = AdminClient(self._config, logger=log)
         timeout_s = self._timeout_ms / 1000
         answers: dict[T, Any] = {}
+        began_ms = self._clock.monotonic_ms()
         try:
             for name, future in request(client, timeout_s).items():
                 try:
@@ -360,12 +361,12 @@ class KafkaAdmin:
                         raise
                     answers[name] = None
         except TimeoutError:
-            raise self._unavailable("no answer at all") from None
+            failure: KafkaError = self._unavailable("no answer at all")
+            self._look_at_client(client, failure, began_ms)
+            raise failure from None
         except KafkaException as problem:
             failure = self._failure(problem, passing)
-            if problem.args[0].code() in _OUTDATED or self._has_failed_long_enough(failure):
-                # librdkafka goes on asking with the leaders, or without the topics, that it remembers, for minutes
-                self._client, self._failing_ms = None, None
+            self._look_at_client(client, failure, began_ms, outdated=problem.args[0].code() in _OUTDATED)
             raise failure from problem
         else:
             self._failing_ms = None
@@ -374,13 +375,20 @@ class KafkaAdmin:
             client.poll(0)
         return answers
 
-    def _has_failed_long_enough(self, failure: KafkaError) -> bool:
-        if not isinstance(failure, _PassingError):
-            return False
-        now_ms = self._clock.monotonic_ms()
-        if self._failing_ms is None:
-            self._failing_ms = now_ms
-        return now_ms - self._failing_ms >= _RENEW_MS
+    def _look_at_client(
+        self, client: AdminClient, failure: KafkaError, began_ms: int, *, outdated: bool = False
+    ) -> None:
+        """Let go of a client that is not expected to do better the next time.
+
+        librdkafka goes on asking with the leaders, or without the topics, that it remembers, for minutes; one whose question
+        was not answered at all may be waiting for a broker that is back by now.
+        """
+        if isinstance(failure, _PassingError | BrokerUnavailableError):
+            if self._failing_ms is None:
+                self._failing_ms = began_ms
+            outdated = outdated or self._clock.monotonic_ms() - self._failing_ms >= _RENEW_MS
+        if outdated and self._client is client:  # else another thread has done so
+            self._client, self._failing_ms = None, None
 
     def _failure(self, problem: KafkaException, passing: int | None = None) -> KafkaError:
         error = problem.args[0]

@@ -1,5 +1,6 @@
 """What an owner says again of its changelog when somebody else has written to it."""
 
+import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from streamapp.clock import ManualClock
 from streamapp.engine import ownership
 from streamapp.engine.ownership import Ownership
 from streamapp.engine.tables import LivePartition, RunningTable
+from streamapp.errors import KafkaError
 from streamapp.kafka.producer import OutMessage
 from streamapp.metrics import Metrics
 from streamapp.settings import Settings
@@ -131,3 +133,28 @@ async def test_claim_of_a_replaced_owner_that_lands_late_is_followed_by_the_pres
     clock.advance(10)
     await owner.mend([live])
     assert len(changelog.records) == 3, "it is said once"
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_no_checkpoint_waits_for_ends_that_the_brokers_cannot_tell_now(
+    silent: bool, owner: Ownership, changelog: Changelog, clock: ManualClock
+) -> None:
+    async def nobody_knows(places: object) -> dict[tuple[str, int], int]:
+        if silent:
+            await asyncio.Event().wait()
+        raise KafkaError("no leader")
+
+    store = MemoryStore()
+    live = await claimed(owner, store)
+    store.write(WriteSet([(KEY, value(1, 7))]))
+    changelog.add(KEY, value(0, 3))
+    end_offsets, owner._end_offsets = owner._end_offsets, nobody_knows
+    owner._settings = Settings(changelog_watch_ms=1, kafka_request_timeout_ms=20)
+    clock.advance(10)
+    async with asyncio.timeout(5):
+        await owner.mend([live])
+    assert len(changelog.records) == 2
+    owner._end_offsets = end_offsets
+    clock.advance(10)
+    await owner.mend([live])
+    assert [(record.key, record.value) for record in changelog.records[2:]] == [(KEY, value(1, 7))]

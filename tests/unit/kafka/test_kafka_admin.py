@@ -84,7 +84,14 @@ async def test_cluster_that_cannot_be_reached_is_asked_again_by_the_patient(pati
 @pytest.mark.parametrize(
     ("code", "after_ms"),
     # another leader is told at once; what a client does not know may come, or may have been missed
-    [(ClientError.FENCED_LEADER_EPOCH, 0), (ClientError.UNKNOWN_TOPIC_OR_PART, 2_000), (ClientError._NOENT, 2_000)],
+    [
+        (ClientError.FENCED_LEADER_EPOCH, 0),
+        (ClientError.UNKNOWN_TOPIC_OR_PART, 2_000),
+        (ClientError._NOENT, 2_000),
+        # a request that nobody answers takes its whole time
+        (ClientError._TIMED_OUT, 2_000),
+        (None, 2_000),
+    ],
 )
 async def test_admin_that_remembers_what_was_asks_with_a_new_client(monkeypatch, code, after_ms):
     made, asked = [], []
@@ -100,7 +107,7 @@ async def test_admin_that_remembers_what_was_asks_with_a_new_client(monkeypatch,
             clock.advance(700)
             for answer in answers.values():
                 if len(made) == 1:
-                    answer.set_exception(KafkaException(ClientError(code)))
+                    answer.set_exception(TimeoutError() if code is None else KafkaException(ClientError(code)))
                 else:
                     answer.set_result(SimpleNamespace(offset=7))
             return answers
