@@ -76,7 +76,7 @@ PROFILES = {
         keys=1_000_000,
         frames=500_000,
         windows=1_000_000,
-        scaling_trades=6_000_000,
+        scaling_trades=20_000_000,
     ),
     "quick": Sizes(
         broker_warmup_s=30.0,
@@ -100,7 +100,7 @@ PROFILES = {
         keys=200_000,
         frames=100_000,
         windows=200_000,
-        scaling_trades=3_000_000,
+        scaling_trades=8_000_000,
     ),
     "tiny": Sizes(
         broker_warmup_s=0.0,
