@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ from streamapp.logs import worker_logging_config
 from streamapp.metrics import Metrics
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.service import QueryService
+from streamapp.records.attributes import fields_of, missing
 from streamapp.records.codec import codec_for
 from streamapp.records.final import FinalRecord
 from streamapp.settings import Settings
@@ -221,10 +222,17 @@ class StreamApp(faust.App):  # type: ignore[misc]
             raise ConfigurationError(
                 f"table {name}: aggregate= takes an Aggregate or a dict of them, got {aggregate!r}"
             )
-        sources = tuple(source) if isinstance(source, (list, tuple)) else (source,)
+        if start not in ("earliest", "latest"):
+            raise ConfigurationError(f"table {name}: start= takes 'earliest' or 'latest', got {start!r}")
+        given = tuple(source) if isinstance(source, (list, tuple)) else (source,)
+        sources = tuple(self._source(name, one, time) for one in given)
+        for index, one in enumerate(sources):
+            _check_names(name, one, "time=", (time,))
+            _check_names(name, one, "key=", (key,) if isinstance(key, str) else ())
+            _check_names(name, one, repr(aggregate), aggregate.inputs(index))
         definition = TableDefinition(
             name=name,
-            sources=tuple(self._source(name, one, time) for one in sources),
+            sources=sources,
             aggregate=aggregate,
             window=window,
             rekey=_key_function(key),
@@ -372,6 +380,17 @@ def _key_function(key: str | Callable[[Any], str] | None) -> Callable[[Any], str
         return str(getattr(record, name))
 
     return field_of
+
+
+def _check_names(table: str, source: Source, who: str, names: Iterable[str]) -> None:
+    """Refuse names that no record can have: each record would become a dead letter."""
+    model = source.codec.model
+    for name in missing(model, names):
+        fields = ", ".join(fields_of(model) or ())
+        kind = getattr(model, "__name__", model)
+        raise ConfigurationError(
+            f"table {table}: {who} names {name!r}, which no record of {source.topic} has; {kind} has {fields}"
+        )
 
 
 def _first_error(problem: ValidationError) -> str:

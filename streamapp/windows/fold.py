@@ -21,7 +21,8 @@ class Fold(Aggregate):
 
     `step(state, record)` returns the next state; it may change the one that it got, but should not raise after having done
     so. It sees each record once, in order of arrival, late ones within the grace included. States must be msgpack-able:
-    numbers, text, bytes, None, and lists and dicts of these. What is written comes back as one of these, from the first
+    numbers, text, bytes, lists and dicts of these, and None where the first state is None: else None is what a step returns
+    that forgot to return anything, and the record is refused. What is written comes back as one of these, from the first
     checkpoint on: a tuple as a list, a `Counter` as a dict, so a step must not count on more.
 
     Without `merge` the aggregate is `ordered`. With it, `merge(a, b)` returns the state of both sets of records, must be
@@ -64,6 +65,7 @@ class Fold(Aggregate):
         self.version = version
         self.ordered = merge is None
         sample = self.initial()[0]
+        self._begins_with_none = sample is None
         shown: Sequence[str] = tuple(sample) if isinstance(sample, dict) else ("value",)
         names = shown if result is None else ()
         self.fields = tuple(fields) or tuple(OutputField(str(name), "any") for name in names)
@@ -79,6 +81,8 @@ class Fold(Aggregate):
     def add(self, state: State, record: object, order: Order, source: int = 0) -> None:
         """One step of the user's function; what it raises passes through, and so does a state that cannot be written."""
         after = self._step(state[0], record)
+        if after is None and not self._begins_with_none:
+            raise _nothing_returned(self._step)
         _check_writable(after)
         state[0] = after
 
@@ -95,6 +99,8 @@ class Fold(Aggregate):
                 if kind is dict or kind is list:
                     if len(after) <= _CHECKED_PARTS_MAX:
                         _pack_into(after, _written)
+                elif after is None and not self._begins_with_none:
+                    raise _nothing_returned(step)
                 elif kind is not float:
                     _check_writable(after)
                 value = after
@@ -135,6 +141,12 @@ class Fold(Aggregate):
 
 def _name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _nothing_returned(step: Callable[..., Any]) -> TypeError:
+    return TypeError(
+        f"the step {_name(step)} returned None; it has to return the new state, also where it is the old one"
+    )
 
 
 def _check_writable(after: Any) -> None:

@@ -212,6 +212,22 @@ def test_fold_refuses_a_state_that_cannot_be_written_with_its_record(state: Any)
         assert kept == [fine]
 
 
+def test_fold_refuses_a_record_whose_step_forgot_to_return_the_state() -> None:
+    def forgetful(state: dict[str, int], record: int) -> dict[str, int] | None:
+        state["n"] += record
+        return state if record < 3 else None
+
+    fold = Fold({"n": 0}, forgetful)
+    kept = fold.initial()
+    fold.add(kept, 1, (1, -1, 1))
+    with pytest.raises(TypeError, match="forgetful returned None; it has to return the new state"):
+        fold.add(kept, 3, (2, -1, 2))
+    taken, problem = fold.add_all(kept, iter([2, 3, 1]), iter([None] * 3))
+    assert taken == 1
+    assert isinstance(problem, TypeError)
+    assert isinstance(kept[0], dict)
+
+
 def test_fold_states_share_nothing() -> None:
     def push(state: list[int], record: Any) -> list[int]:
         state.append(record.x)
