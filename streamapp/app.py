@@ -37,7 +37,7 @@ from streamapp.queries.service import QueryService
 from streamapp.records.attributes import fields_of, missing
 from streamapp.records.codec import codec_for
 from streamapp.records.final import FinalRecord
-from streamapp.settings import Settings
+from streamapp.settings import Settings, explain
 from streamapp.state.definition import Source, TableDefinition, Window
 from streamapp.views.application import attach, runner_options, with_point_reads
 from streamapp.views.binding import check_bind
@@ -89,7 +89,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         try:
             self.settings = settings or Settings(**own)
         except ValidationError as problem:
-            raise ConfigurationError(f"settings: {_first_error(problem)}") from None
+            raise ConfigurationError(f"settings: {explain(problem)}") from None
         if settings is not None and own:
             raise ConfigurationError(f"give {', '.join(own)} in settings= or as arguments, not both")
         check_bind(self.settings)
@@ -391,8 +391,3 @@ def _check_names(table: str, source: Source, who: str, names: Iterable[str]) -> 
         raise ConfigurationError(
             f"table {table}: {who} names {name!r}, which no record of {source.topic} has; {kind} has {fields}"
         )
-
-
-def _first_error(problem: ValidationError) -> str:
-    first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

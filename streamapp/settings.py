@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+#: characters of a wrong value in a message
+_TOLD_MAX = 100
 KafkaSecurity = Literal["plaintext", "tls", "sasl_plaintext", "sasl_tls"]
 
 
@@ -298,3 +300,19 @@ class Settings(BaseSettings):
     def broker_list(self) -> list[str]:
         """The bootstrap servers as a list of `host:port`."""
         return [part.strip() for part in self.kafka_brokers.split(",") if part.strip()]
+
+
+def explain(problem: ValidationError) -> str:
+    """What is wrong with which settings, on one line; what came is told only where it cannot be a secret."""
+    return "; ".join(
+        _explained(error["loc"], error["msg"], error["input"]) for error in problem.errors(include_url=False)
+    )
+
+
+def _explained(path: tuple[int | str, ...], expected: str, got: object) -> str:
+    name = ".".join(map(str, path))
+    field = Settings.model_fields.get(name)
+    if field is None:  # within [feeds.NAME], or misspelt: either may hold what nobody is to see
+        return f"{name}: {'there is no such setting' if len(path) == 1 else expected}"
+    told = "" if "Secret" in str(field.annotation) else f", got {str(got)[:_TOLD_MAX]!r}"
+    return f"STREAMAPP_{name.upper()}: {expected}{told}"

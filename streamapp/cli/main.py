@@ -85,5 +85,15 @@ def run() -> None:
             sys.exit(exit_code)
         if debug:
             raise
-        print(f"streamapp: {' '.join(str(problem).split()) or type(problem).__name__}", file=sys.stderr)
+        print(f"streamapp: {_line(problem)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _line(problem: Exception) -> str:
+    if (
+        getattr(problem, "title", None) == "Settings"
+    ):  # pydantic's own text has several lines, and the values of secrets
+        from streamapp.settings import explain
+
+        return f"settings: {explain(cast('Any', problem))}"
+    return " ".join(str(problem).split()) or type(problem).__name__

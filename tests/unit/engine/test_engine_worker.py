@@ -60,7 +60,7 @@ def test_our_own_errors_are_logged_without_a_traceback(
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("STREAMAPP_WEB_HOST", "0.0.0.0", "without a token"), ("STREAMAPP_PARTITIONS", "x", "partitions")],
+    [("STREAMAPP_WEB_HOST", "0.0.0.0", "without a token"), ("STREAMAPP_PARTITIONS", "x", "STREAMAPP_PARTITIONS: ")],
 )
 def test_built_in_application_says_in_one_line_which_setting_cannot_be_used(name: str, value: str, said: str) -> None:
     done = subprocess.run(
