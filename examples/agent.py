@@ -2,7 +2,7 @@
 
     streamapp demo &
     python examples/agent.py                       # a scripted model: no network, no key
-    AGENT_MODEL=a-model-of-anthropic python examples/agent.py   # a real one; needs `pip install anthropic` and its API key
+    AGENT_MODEL=a-model-of-anthropic python examples/agent.py   # a real one; `pip install anthropic`, ANTHROPIC_API_KEY
 
 The loop is that of every agent: the model is shown the tools, asks for some, reads what they say, and answers in the end.
 """
@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import httpx2  # what the protocol's client speaks HTTP with
 from mcp.client import Client
 from mcp_types import CallToolResult, TextContent
 
@@ -131,6 +132,19 @@ async def ask(url: str, model_name: str = "") -> str:
         return "No answer within the turns allowed."
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Ask the worker at the address given, or at the usual one; 1 where there is none."""
     address = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:6066"
-    print(asyncio.run(ask(address, os.environ.get("AGENT_MODEL", ""))))
+    status = 1
+    try:
+        print(asyncio.run(ask(address, os.environ.get("AGENT_MODEL", ""))))
+        status = 0
+    except* httpx2.ConnectError:
+        print(
+            f"expected a worker at {address}, but nothing listens there: `streamapp demo` starts one", file=sys.stderr
+        )
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
