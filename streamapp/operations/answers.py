@@ -106,6 +106,7 @@ class TableDescription(Answer):
     window: TableWindow | None
     fields: Sequence[FieldInfo]
     partitions: int
+    keys: int | None = Field(description="how many there are; null where that is not known")
     example_keys: Sequence[str]
     example: ExampleCall
 

@@ -59,6 +59,7 @@ async def describe_table(source: Source, arguments: DescribeTable) -> TableDescr
         absent = page.missing_partitions
     except QueryError:
         keys, absent = [], ()  # being restored: the description stands without examples
+    (count,) = await source.queries.key_counts([info.name])
     return TableDescription(
         name=info.name,
         kind=info.kind,
@@ -76,6 +77,7 @@ async def describe_table(source: Source, arguments: DescribeTable) -> TableDescr
             for field in info.fields
         ],
         partitions=info.partitions,
+        keys=count,
         example_keys=keys,
         example=ExampleCall(
             tool="get_current", arguments={"table": info.name, "keys": keys[:1] or ["a key from find_keys"]}

@@ -65,13 +65,13 @@ class BoundQueries:
 
     def tables(self) -> Sequence[TableInfo]:
         """The tables of which anything may be read."""
-        return [self._shown(info) for info in self._queries.tables() if self._access.prefixes(info.name)]
+        return [info for info in self._queries.tables() if self._access.prefixes(info.name)]
 
     def table(self, name: str) -> TableInfo:
         """One of them."""
         _check_table(self._caller, name)
         with self._telling():
-            return self._shown(self._queries.table(name))
+            return self._queries.table(name)
 
     def feeds(self) -> Sequence[FeedInfo]:
         """The feeds of which a key may be read, with the gaps of such keys."""
@@ -91,9 +91,6 @@ class BoundQueries:
             lag={"*": sum(info.lag.values())},
             hot_keys=(),
         )
-
-    def _shown(self, info: TableInfo) -> TableInfo:
-        return info if self._sees_all(info.name) else replace(info, keys=None)
 
     def _shown_feed(self, feed: FeedInfo) -> FeedInfo:
         symbols = {
@@ -186,6 +183,12 @@ class BoundQueries:
         return page
 
     # --- over all keys -------------------------------------------------------------------------------------------------
+
+    async def key_counts(self, tables: Sequence[str], *, local_only: bool = False) -> Sequence[int | None]:
+        """Of tables that may be read whole; None for others, as a count tells of keys that may not be read."""
+        whole = [table for table in tables if self._sees_all(table)]
+        counts = dict(zip(whole, await self._queries.key_counts(whole, local_only=local_only), strict=True))
+        return [counts.get(table) for table in tables]
 
     async def keys(
         self, table: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None, local_only: bool = False

@@ -1,4 +1,4 @@
-"""Reads over all keys of a table: in their order, or ranked by a field; each worker's part, put together."""
+"""Reads over all keys of a table: in their order, ranked by a field, or counted; each worker's part, put together."""
 
 import asyncio
 import heapq
@@ -116,6 +116,17 @@ class KeyLists:
             for _, item in best
         ]
         return Page(items, None, missing, looked_at)
+
+    async def count(self, running: RunningTable, *, local_only: bool) -> int | None:
+        """See `Queries.key_counts`."""
+        states = [live.state for live in running.live.values()]
+        counts = [None if state is None else state.known_key_count for state in states]
+        answers, missing = await self._owners.gather(
+            running, local_only, f"/v1/tables/{quote(running.name, safe='')}", {}
+        )
+        counts += [body.get("keys") for body in answers]
+        known = [count for count in counts if count is not None]
+        return sum(known) if running.partitions and len(known) == len(counts) and not missing else None
 
     def _readable(self, running: RunningTable, local_only: bool) -> list[LivePartition]:
         """What can be read here at once; partitions being restored are left out, unless there is nothing else."""

@@ -32,14 +32,13 @@ class FieldInfo:
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """What `GET /v1/tables` says of one table. Times are milliseconds."""
+    """What a table is, the same at every worker. Times are milliseconds."""
 
     name: str
     kind: Literal["tumbling", "hopping", "session", "latest"]
     fields: Sequence[FieldInfo]
     key_form: str
     partitions: int
-    keys: int | None  # keys on the partitions of this worker; None while they restore, or if only some may be read
     size_ms: int | None = None
     step_ms: int | None = None
     gap_ms: int | None = None
@@ -177,6 +176,14 @@ class Queries(Protocol):
 
     def table(self, name: str) -> TableInfo:
         """One table; UnknownTableError."""
+        ...
+
+    async def key_counts(self, tables: Sequence[str], *, local_only: bool = False) -> Sequence[int | None]:
+        """How many keys each of these tables holds, over all workers.
+
+        None where that is not known: while a partition restores, is counted or has no owner that answers, and where only
+        some keys may be read.
+        """
         ...
 
     async def keys(

@@ -119,9 +119,6 @@ class QueryService:
         """One table."""
         running = self._table(name)
         definition, window = running.definition, running.definition.window
-        states = [live.state for live in running.live.values()]
-        known = [state.known_key_count if state is not None else None for state in states]
-        counts = [count for count in known if count is not None]
         return TableInfo(
             name=name,
             kind=definition.kind,
@@ -131,7 +128,6 @@ class QueryService:
             ],
             key_form=definition.key_form,
             partitions=running.partitions,
-            keys=sum(counts) if len(counts) == len(states) else None,
             size_ms=window.size_ms if isinstance(window, (Tumbling, Hopping)) else None,
             step_ms=window.step_ms if isinstance(window, Hopping) else None,
             gap_ms=window.gap_ms if isinstance(window, Session) else None,
@@ -223,6 +219,11 @@ class QueryService:
         )
 
     # --- over all keys -------------------------------------------------------------------------------------------------
+
+    async def key_counts(self, tables: Sequence[str], *, local_only: bool = False) -> Sequence[int | None]:
+        """How many keys each table holds, over all workers; None where a part of them is not known."""
+        counted = (self._lists.count(self._table(name), local_only=local_only) for name in tables)
+        return await asyncio.gather(*counted)
 
     async def keys(
         self, table: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None, local_only: bool = False

@@ -63,13 +63,19 @@ class RestViews:
     async def tables(self, request: web.Request) -> web.Response:
         """`GET /v1/tables`."""
         Parameters(request, ())
-        body = dumps({"tables": [describe_table(info) for info in self._reads.of(request).tables()]})
+        reads = self._reads.of(request)
+        infos = reads.tables()
+        counts = await reads.key_counts([info.name for info in infos], local_only=_forwarded(request))
+        body = dumps({"tables": [describe_table(*pair) for pair in zip(infos, counts, strict=True)]})
         return answer(request, body, body)
 
     async def table(self, request: web.Request) -> web.Response:
         """`GET /v1/tables/{table}`: one entry of the list."""
         Parameters(request, ())
-        body = dumps(describe_table(self._reads.of(request).table(request.match_info["table"])))
+        reads = self._reads.of(request)
+        info = reads.table(request.match_info["table"])
+        (count,) = await reads.key_counts([info.name], local_only=_forwarded(request))
+        body = dumps(describe_table(info, count))
         return answer(request, body, body)
 
     async def keys(self, request: web.Request) -> web.Response:

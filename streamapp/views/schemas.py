@@ -169,7 +169,10 @@ def fixed_schemas() -> dict[str, Schema]:
                 "fields": array_of(ref("Field")),
                 "key_form": TEXT,
                 "partitions": count,
-                "keys": {**or_null(count), "description": "keys on this worker; null while they are restoring"},
+                "keys": {
+                    **or_null(count),
+                    "description": "keys, of all partitions; null while some cannot be counted, or if only some may be read",
+                },
             }
         ),
         "Problem": closed(

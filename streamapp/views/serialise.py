@@ -73,8 +73,8 @@ def failed_item(table: str, key: str, error: QueryError) -> dict[str, Any]:
     return {"table": table, "key": key, "error": document(error)}
 
 
-def describe_table(info: TableInfo) -> dict[str, Any]:
-    """What `GET /v1/tables` says of one table. `window` is null for a table without windows."""
+def describe_table(info: TableInfo, keys: int | None) -> dict[str, Any]:
+    """What `GET /v1/tables` says of one table. `window` is null for a table without windows, `keys` if not known."""
     window = None
     if info.kind != "latest":
         window = {
@@ -92,7 +92,7 @@ def describe_table(info: TableInfo) -> dict[str, Any]:
         "fields": list(info.fields),
         "key_form": info.key_form,
         "partitions": info.partitions,
-        "keys": info.keys,
+        "keys": keys,
     }
 
 

@@ -81,7 +81,7 @@ def builtin_tables() -> list[TableInfo]:
 
     def candles(name: str, minutes: int) -> TableInfo:
         return TableInfo(
-            name, "tumbling", CANDLE, form, 4, 0, size_ms=minutes * MINUTE, grace_ms=10_000, retention_ms=1440 * MINUTE,
+            name, "tumbling", CANDLE, form, 4, size_ms=minutes * MINUTE, grace_ms=10_000, retention_ms=1440 * MINUTE,
             combine={field.name: (field.combine, field.weight) for field in Candle.fields if field.combine != "last"},
         )  # fmt: skip
 
@@ -89,9 +89,9 @@ def builtin_tables() -> list[TableInfo]:
     return [
         candles("candles_1m", 1),
         candles("candles_5m", 5),
-        TableInfo("stats_5m", "hopping", stats, form, 4, 0, size_ms=5 * MINUTE, step_ms=30_000, grace_ms=10_000),
-        TableInfo("latest", "latest", LATEST, form, 4, 0),
-        TableInfo("signals", "latest", SIGNAL, form, 4, 0),
+        TableInfo("stats_5m", "hopping", stats, form, 4, size_ms=5 * MINUTE, step_ms=30_000, grace_ms=10_000),
+        TableInfo("latest", "latest", LATEST, form, 4),
+        TableInfo("signals", "latest", SIGNAL, form, 4),
     ]
 
 
@@ -190,10 +190,12 @@ class FakeQueries:
         info = self._infos.get(name)
         if info is None:
             raise UnknownTableError(f"there is no table {name!r}; there are {', '.join(self._infos)}")
-        return TableInfo(
-            **{field: getattr(info, field) for field in TableInfo.__dataclass_fields__ if field != "keys"},
-            keys=len(self._data[name]),
-        )
+        return info
+
+    async def key_counts(self, tables: Sequence[str], *, local_only: bool = False) -> Sequence[int | None]:
+        await self._called("key_counts", tables=tables, local_only=local_only)
+        known = not self.restoring and not self.unreachable
+        return [len(self._data[self.table(name).name]) if known else None for name in tables]
 
     async def keys(
         self, table: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None, local_only: bool = False

@@ -17,6 +17,11 @@ KEYS = [f"S{number}" for number in range(16)]
 FORWARDED = "streamapp_forwarded_reads_total"
 
 
+def key_counts(worker: Worker) -> dict[str, int | None]:
+    """How many keys each table has, as a worker tells it."""
+    return {table["name"]: table["keys"] for table in worker.get("/v1/tables")["tables"]}
+
+
 def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_path: Path) -> None:
     app = UserApp(Topics(kafka), tmp_path)
     first, second = app.worker("first"), app.worker("second")
@@ -43,6 +48,7 @@ def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_pa
         assert set(owners.values()) == {first, second}
         for worker in (first, second):
             assert worker.keys("candles") == keys
+            assert key_counts(worker)["candles"] == worker.get("/v1/tables/candles")["keys"] == len(keys)
             top = worker.get("/v1/tables/candles/top", by="close", limit=5)
             assert [item["key"] for item in top["items"]] == [f"x:{key}" for key in KEYS[::-1][:5]]
             assert top["missing_partitions"] == []
@@ -60,6 +66,7 @@ def test_either_worker_answers_for_all_keys_and_one_is_enough(kafka: str, tmp_pa
         first.until_ready()
         before_reads = first.metric(FORWARDED)
         assert first.keys("candles") == keys
+        assert key_counts(first)["candles"] == len(keys)
         assert [first.get(f"/v1/tables/candles/keys/x:{key}")["value"]["close"] for key in KEYS] == [
             number + 2 for number in range(1, len(KEYS) + 1)
         ]
@@ -155,5 +162,6 @@ def test_changes_and_gathers_cover_both_workers_and_name_what_a_dead_one_had(kaf
             found = {item if isinstance(item, str) else item["key"] for item in page["items"]}
             assert found <= set(by_owner[first])
             assert found
+        assert set(key_counts(first).values()) == {None}, "a part of the keys is no number of keys"
         several = first.get(f"/v1/tables/candles/values?keys={by_owner[first][0]},{theirs}")
         assert [item.get("error", {}).get("code") for item in several["items"]] == [None, "owner_unreachable"]

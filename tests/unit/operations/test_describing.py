@@ -25,6 +25,7 @@ async def test_description_has_an_example_that_works(ask: Asked) -> None:
     described = await ask("describe_table", table="candles_1m")
     assert described["window"]["size_ms"] == 60_000
     assert {field["name"]: field["unit"] for field in described["fields"]}["volume"] == "base"
+    assert described["keys"] == 2
     example = described["example"]
     assert (await ask(example["tool"], **example["arguments"]))["items"]
     assert (await ask("describe_table", table="latest"))["window"] is None
@@ -33,6 +34,8 @@ async def test_description_has_an_example_that_works(ask: Asked) -> None:
 async def test_description_stands_while_keys_cannot_be_read(queries: FakeQueries, ask: Asked) -> None:
     described = await ask("describe_table", table="stats_5m")
     assert described["example_keys"] == []
+    queries.restoring = {0}
+    assert (await ask("describe_table", table="candles_1m"))["keys"] is None
     assert "find_keys" in described["example"]["arguments"]["keys"][0]
 
 

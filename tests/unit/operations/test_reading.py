@@ -109,7 +109,7 @@ async def test_overlapping_windows_are_not_summed(queries: FakeQueries, ask: Ask
 
 @pytest.mark.parametrize(("means", "told"), [([1.0, 2.0], 2.0), (["a", "b"], "b"), ([1.0, None], None)])
 async def test_mean_without_a_weight_is_the_newest(means: list[object], told: object) -> None:
-    info = TableInfo("m", "tumbling", (FieldInfo("mean", "any"),), "k", 4, 0, size_ms=MINUTE)
+    info = TableInfo("m", "tumbling", (FieldInfo("mean", "any"),), "k", 4, size_ms=MINUTE)
     fake = FakeQueries([info])
     for number, mean in enumerate(means):
         fake.put("m", BTC, {"mean": mean}, start=START + number * MINUTE)
@@ -190,7 +190,7 @@ async def test_comparison_of_more_windows_than_are_read_is_refused(ask: Asked) -
 
 def sessions(count: int) -> FakeQueries:
     """A table of sessions of a second, every other second; their number is their value."""
-    info = TableInfo("visits", "session", (FieldInfo("n", "integer"),), "k", 4, 0, size_ms=1_000, gap_ms=500)
+    info = TableInfo("visits", "session", (FieldInfo("n", "integer"),), "k", 4, size_ms=1_000, gap_ms=500)
     fake = FakeQueries([info])
     for number in range(count):
         for key in (BTC, ETH):
@@ -301,7 +301,7 @@ async def test_end_behind_the_newest_window_gives_the_newest_ones(ask: Asked) ->
     assert [point["start"] for point in answer["points"]] == [START - 2 * MINUTE, START - MINUTE]
 
 
-MEANS = TableInfo("means", "tumbling", (FieldInfo("mean", "number"),), "k", 4, 0, size_ms=MINUTE)
+MEANS = TableInfo("means", "tumbling", (FieldInfo("mean", "number"),), "k", 4, size_ms=MINUTE)
 
 
 async def compared(*values: float) -> dict[str, Any]:
@@ -352,7 +352,7 @@ async def test_fields_are_put_together_by_what_they_are_and_not_by_their_names()
     )
     fields = [FieldInfo(one.name, one.type) for one in aggregate.fields]
     combine = {one.name: (one.combine, one.weight) for one in aggregate.fields}
-    fake = FakeQueries([TableInfo("t", "tumbling", fields, "k", 4, 0, size_ms=MINUTE, combine=combine)])
+    fake = FakeQueries([TableInfo("t", "tumbling", fields, "k", 4, size_ms=MINUTE, combine=combine)])
     for number, (n, m) in enumerate([(1, 10.0), (3, 20.0)]):
         value = {"n": n, "m": m, "lo": 5.0 - number, "volume": 7.0, "count": 4, "c_high": 9.0 - number, "c_vwap": m}
         fake.put("t", "a", {**value, "c_volume": float(n)}, start=START + number * MINUTE)

@@ -175,7 +175,7 @@ async def test_changes_that_did_not_fit_are_told_next() -> None:
 
 
 async def test_count_is_no_move() -> None:
-    info = TableInfo("trades_n", "tumbling", (FieldInfo("n", "integer"),), "k", 4, 0, size_ms=60_000)
+    info = TableInfo("trades_n", "tumbling", (FieldInfo("n", "integer"),), "k", 4, size_ms=60_000)
     fake = FakeQueries([info, *builtin_tables()], clock=ManualClock(START))
     ask = asked(fake)
     fake.put("trades_n", "x:A-B", {"n": 10}, start=START)
@@ -286,7 +286,7 @@ def words(text: str) -> int:
 
 async def test_means_of_several_tables_are_told_each() -> None:
     infos = [
-        TableInfo(name, "tumbling", (FieldInfo("mean", "number"),), "k", 4, 0, size_ms=60_000)
+        TableInfo(name, "tumbling", (FieldInfo("mean", "number"),), "k", 4, size_ms=60_000)
         for name in ("celsius", "bar")
     ]
     fake = FakeQueries(infos, clock=ManualClock(START))
