@@ -35,7 +35,7 @@ class Metrics:
         self.lag = Gauge("streamapp_lag_records", "records not yet applied", ["topic", "partition"], registry=registry)
         self.watermark_delay = Gauge(
             "streamapp_watermark_delay_seconds",
-            "now minus the newest event time",
+            "now minus the watermark",
             ["table", "partition"],
             registry=registry,
         )
@@ -60,7 +60,9 @@ class Metrics:
             buckets=_LATENCY_S,
             registry=registry,
         )
-        self.commits = Counter("streamapp_commits", "durable checkpoints", ["table"], registry=registry)
+        self.commits = Counter(
+            "streamapp_commits", "durable checkpoints, each partition's for itself", ["table"], registry=registry
+        )
         self.restore_records = Counter(
             "streamapp_restore_records", "changelog records read while restoring", ["table"], registry=registry
         )
@@ -70,7 +72,7 @@ class Metrics:
         self.expired_windows = Counter(
             "streamapp_expired_windows", "windows past retention", ["table"], registry=registry
         )
-        self.cache_entries = Gauge("streamapp_cache_entries", "dirty entries in memory", ["table"], registry=registry)
+        self.cache_entries = Gauge("streamapp_cache_entries", "windows in memory", ["table"], registry=registry)
         self.store_bytes = Gauge("streamapp_store_bytes", "bytes of local state", ["table"], registry=registry)
         self.partition_records = Counter(
             "streamapp_partition_records",
@@ -160,7 +162,7 @@ class Metrics:
             "streamapp_bridge_bound_hits", "times the buffer reached its high-water mark", registry=registry
         )
         self.bridge_reconnects = Counter(
-            "streamapp_bridge_reconnects", "connections after the first", ["venue"], registry=registry
+            "streamapp_bridge_reconnects", "connections of a feed after its first", ["venue"], registry=registry
         )
         self.bridge_circuit_open = Gauge(
             "streamapp_bridge_circuit_open",

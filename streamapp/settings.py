@@ -85,12 +85,16 @@ class Settings(BaseSettings):
     kafka_queue_max_bytes: int = Field(
         128 << 20, ge=1 << 20, description="bytes a producer holds unacknowledged at most"
     )
-    topic_retention_ms: int = Field(7 * 86_400_000, description="how long source topics keep a record; -1: for ever")
+    topic_retention_ms: int = Field(
+        7 * 86_400_000, description="how long source, final, late and re-key topics keep a record; -1: for ever"
+    )
     dead_letter_retention_ms: int = Field(30 * 86_400_000, description="how long dead letters are kept; -1: for ever")
     replication_factor: int = Field(
         1, gt=0, description="of topics that streamapp creates; 3 where there are 3 brokers"
     )
-    partitions: int = Field(4, gt=0, description="of topics that streamapp creates")
+    partitions: int = Field(
+        4, gt=0, description="of source topics that streamapp creates; a table's topics have as many as its source"
+    )
 
     standby_replicas: int = Field(0, ge=0, description="workers that keep a copy of a partition beside its owner")
 
@@ -104,8 +108,13 @@ class Settings(BaseSettings):
     )
 
     # state
-    data_dir: Path = Field(Path(".streamapp"), description="all local state; losing it loses nothing")
-    commit_interval_ms: int = Field(500, gt=0, description="longest time between a merge and its durable checkpoint")
+    data_dir: Path = Field(
+        Path(".streamapp"),
+        description="all local state of a worker, which it can lose; by default the audit file as well",
+    )
+    commit_interval_ms: int = Field(
+        500, gt=0, description="from the end of a checkpoint to the beginning of the next, at the longest"
+    )
     cache_max_entries: int = Field(
         50_000,
         gt=0,
@@ -234,7 +243,7 @@ class Settings(BaseSettings):
         200_000, gt=0, description="values that it remembers of all of them together, of about 200 bytes each"
     )
     token_counter: str = Field(
-        "estimate", description="counts summaries' tokens: `estimate`, `tiktoken`, or `module:function`"
+        "estimate", description="counts summaries' tokens: `estimate`, `tiktoken:ENCODING`, or `module:function`"
     )
     mcp_sessions_max: int = Field(1_000, gt=0, description="open sessions of MCP clients of the 2025 revisions")
     mcp_session_idle_ms: int = Field(600_000, gt=0, description="such a session without a request for this long ends")
