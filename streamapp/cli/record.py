@@ -40,12 +40,13 @@ def feed_named(settings: Settings, name: str, url: str | None, symbols: str) -> 
     """A feed of the settings, or one made from a venue's name, with what the command line says about it.
 
     Raises:
-        BadParameter: there is neither a feed nor a venue of that name.
+        BadParameter: there is neither a feed nor a venue of that name; a generic feed is nothing without its settings.
     """
     feed = settings.feeds.get(name)
     if feed is None:
-        if name not in VENUES:
-            known = ", ".join([*settings.feeds, *VENUES])
+        venues = [venue for venue in VENUES if venue != "generic"]
+        if name not in venues:
+            known = ", ".join([*settings.feeds, *venues])
             raise typer.BadParameter(f"expected one of {known}, got {name!r}", param_hint="--feed")
         feed = FeedSettings(venue=name)
     changes: dict[str, object] = {}

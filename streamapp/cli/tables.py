@@ -30,7 +30,7 @@ TokenFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the worker answered, as JSON.")]
 
 
-@tables.command("list")
+@tables.command("list", short_help="List every table.")
 def list_tables(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """List every table with its kind, window, fields and number of keys.
 
@@ -57,7 +57,7 @@ def list_tables(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: A
     run(url, token_file, show)
 
 
-@tables.command("get")
+@tables.command("get", short_help="Print the current value of a key.")
 def get_value(
     table: Annotated[str, typer.Argument(help="A table's name.")],
     key: Annotated[str, typer.Argument(help="A key, e.g. coinbase:BTC-USD.")],
@@ -83,7 +83,7 @@ def get_value(
     run(url, token_file, show)
 
 
-@tables.command("watch")
+@tables.command("watch", short_help="Print the values there are, then every change.")
 def watch_table(
     table: Annotated[str, typer.Argument(help="A table's name.")],
     key: Annotated[str | None, typer.Argument(help="Only this key.")] = None,
@@ -112,17 +112,20 @@ def watch_table(
     run(url, token_file, show)
 
 
-@tables.command("rebuild")
+@tables.command("rebuild", short_help="Build a table again from its sources.")
 def rebuild(
     name: Annotated[str, typer.Argument(help="A table's name.")],
-    app: Annotated[str, typer.Option(help="The application that the table belongs to.")] = "streamapp",
+    app: Annotated[str, typer.Option(help="The id of the application, as in StreamApp(ID).")] = "streamapp",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Forget a table's state and build it again from its source topic.
+    """Forget a table's state, so that it is built again from what its sources still hold.
 
-    Example: streamapp tables rebuild candles_1m --yes
+    All workers of the application must be stopped. Takes Kafka and the data directory from the settings, as a worker does.
+
+    Example: streamapp tables rebuild candles --app prices --yes
     """
-    if not yes and not typer.confirm(f"Drop the state of {name} of {app} and process its source again?"):
+    if not yes and not typer.confirm(f"Drop the state of {name} of {app} and process its sources again?"):
+        print("streamapp: nothing was changed", file=sys.stderr)
         raise typer.Exit(1)
     from streamapp.engine.rebuild import rebuild_table
     from streamapp.settings import Settings

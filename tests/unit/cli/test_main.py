@@ -1,6 +1,7 @@
 """The promises of every command: exit codes, one line for a failure, an example in the help."""
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -93,3 +94,13 @@ def test_debug_lets_the_traceback_through(arguments: tuple[str, ...], monkeypatc
 def test_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert streamapp(monkeypatch, "--version") == 0
     assert "0.1.0" in capsys.readouterr().out
+
+
+def test_record_of_a_feed_without_settings_names_those_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert streamapp(monkeypatch, "record", "--feed", "generic", "session.ws") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "expected one of binance, bitstamp, coinbase, kraken, got 'generic'" in told
+    assert not (tmp_path / "session.ws").exists()

@@ -200,6 +200,9 @@ def test_rebuild_asks_first_and_then_calls_the_engine(command: Any, monkeypatch:
     monkeypatch.setattr("sys.stdin", open(os.devnull))
     assert command("tables", "rebuild", "candles_1m")[0] != 0
     assert calls == []
+    monkeypatch.setattr("typer.confirm", lambda _question: False)
+    assert command("tables", "rebuild", "candles_1m")[::2] == (1, "streamapp: nothing was changed\n")
+    assert calls == []
     code, out, _ = command("tables", "rebuild", "candles_1m", "--yes", "--app", "prices")
     assert (code, out.strip()) == (0, "candles_1m will be rebuilt from trades")
     assert calls == [("prices", "candles_1m")]
