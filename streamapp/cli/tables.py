@@ -124,13 +124,22 @@ def rebuild(
 
     Example: streamapp tables rebuild candles --app prices --yes
     """
-    if not yes and not typer.confirm(f"Drop the state of {name} of {app} and process its sources again?"):
-        print("streamapp: nothing was changed", file=sys.stderr)
+    if not yes and not _agreed(f"Drop the state of {name} of {app} and process its sources again?"):
+        print("streamapp: nothing was changed; --yes does not ask", file=sys.stderr)
         raise typer.Exit(1)
     from streamapp.engine.rebuild import rebuild_table
     from streamapp.settings import Settings
 
     print(asyncio.run(rebuild_table(Settings(), app, name)))
+
+
+def _agreed(question: str) -> bool:
+    """What is answered; no, where nobody is there to ask."""
+    try:
+        return typer.confirm(question)
+    except typer.Abort:
+        print(file=sys.stderr)  # the question has no line break
+        return False
 
 
 def run(url: str, token_file: Path | None, show: Callable[[WorkerClient], Awaitable[None]]) -> None:
