@@ -31,7 +31,7 @@ def _settings() -> Iterator[str]:
     yield ""
     yield "Highest first: the environment, `streamapp.toml` in the working directory (or the file that `STREAMAPP_CONFIG`"
     yield "names), arguments of `StreamApp(...)`, the default. In the file and as an argument a setting has its name without"
-    yield "`STREAMAPP_` and in lower case; a file that is not there sets nothing. Names end in their unit: `_ms`"
+    yield "`STREAMAPP_` and in lower case; a `streamapp.toml` that is not there sets nothing. Names end in their unit: `_ms`"
     yield "milliseconds, `_bytes`, `_records`."
     yield ""
     yield from _table(Settings, "STREAMAPP_{}", str.upper)

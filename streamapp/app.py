@@ -66,6 +66,10 @@ class WindowTable:
         """The topic of closed windows, `FinalRecord` by `FinalRecord`; use it as a source or in an agent."""
         if self.definition.window is None:
             raise ConfigurationError(f"table {self.name} has no windows, so nothing ever closes")
+        if not self.definition.publish_final:
+            raise ConfigurationError(
+                f"table {self.name} keeps its closed windows to itself; leave out publish_final=False"
+            )
         return self.app.topic(final_topic(self.app.id_, self.name), value_type=FinalRecord)
 
 
@@ -179,7 +183,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             key: a field, or a function of the record, to key by instead of the record's own key.
             time: the field of event time: integers are ms, floats seconds, text ISO 8601.
             start: where a new table begins to read.
-            publish_final: whether closed windows go to the final topic.
+            publish_final: whether closed windows go to the final topic; without it no table and no agent can read them.
             description: one line for people and models that look the table up.
             key_form: what a key looks like, for the same readers.
 

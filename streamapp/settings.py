@@ -5,12 +5,15 @@ Precedence, highest first: environment (`STREAMAPP_*`), a `streamapp.toml` in th
 """
 
 import os
+import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from streamapp.errors import ConfigurationError
 
 #: characters of a wrong value in a message
 _TOLD_MAX = 100
@@ -302,13 +305,23 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over file over arguments, as the contract says."""
-        toml = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("STREAMAPP_CONFIG", "streamapp.toml")))
-        return env_settings, toml, init_settings
+        return env_settings, _file(settings_cls), init_settings
 
     @cached_property
     def broker_list(self) -> list[str]:
         """The bootstrap servers as a list of `host:port`."""
         return [part.strip() for part in self.kafka_brokers.split(",") if part.strip()]
+
+
+def _file(settings_cls: type[BaseSettings]) -> TomlConfigSettingsSource:
+    named = os.environ.get("STREAMAPP_CONFIG")
+    path = Path(named or "streamapp.toml")
+    if named and not path.exists():
+        raise ConfigurationError(f"STREAMAPP_CONFIG names {named}, expected a file, but nothing is there")
+    try:
+        return TomlConfigSettingsSource(settings_cls, path)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigurationError(f"settings: {path}: expected a TOML file, got: {problem}") from None
 
 
 def explain(problem: ValidationError) -> str:

@@ -108,7 +108,7 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
             KafkaError: it does not answer, or a topic is not as it must be.
             UnsafeBindError, ConfigurationError: as their names say.
         """
-        await self._admin.ensure_topics(self._topics())
+        await self._ensure_topics()
         await self._resumption.resume([connection.protocol for connection in self.connections.values()])
         await self.sender.start()
         await self.monitor.start()
@@ -294,28 +294,31 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
 
     # --- Kafka ---------------------------------------------------------------------------------------------------------
 
-    def _topics(self) -> list[TopicSpec]:
+    async def _ensure_topics(self) -> None:
+        """Create what is missing. A topic of a feed's own stays as whoever made it wanted it, partitions included."""
         settings = self.settings
-        specs = {spec.name: spec for spec in BUILTIN_TOPICS(settings)}
-        for connection in self.connections.values():
-            for topic in connection.protocol.topics:
-                specs.setdefault(
-                    topic,
-                    TopicSpec(
-                        topic,
-                        settings.partitions,
-                        replication=settings.replication_factor,
-                        retention_ms=settings.topic_retention_ms,
-                    ),
-                )
-        return list(specs.values())
+        specs = BUILTIN_TOPICS(settings)
+        builtin = {spec.name for spec in specs}
+        own = {topic for connection in self.connections.values() for topic in connection.protocol.topics} - builtin
+        found = await self._admin.describe_topics(sorted(own), with_config=False)
+        specs += [
+            TopicSpec(
+                topic,
+                settings.partitions,
+                replication=settings.replication_factor,
+                retention_ms=settings.topic_retention_ms,
+            )
+            for topic, there in found.items()
+            if there is None
+        ]
+        await self._admin.ensure_topics(specs)
 
     def _new_producer(self) -> DurableProducer:
         patient = self.settings.model_copy(update={"kafka_delivery_timeout_ms": _DELIVERY_TIMEOUT_MS})
         return DurableProducer(patient, client_id="streamapp-bridge", in_loop=True)
 
     async def _already_there(self, entries: list[Entry]) -> set[Entry]:
-        await self._admin.ensure_topics(self._topics())
+        await self._ensure_topics()
         return await self._resumption.already_there(entries)
 
 

@@ -114,6 +114,7 @@ class GenericProtocol(FeedProtocol):
             heartbeat_timeout_ms=options.heartbeat_timeout_ms,
             max_frame_bytes=options.max_frame_bytes,
         )
+        self.topics = (options.topic,)
         self.pings_count = options.pings_count
         model = self._model = load_model(options.model)
         self._validate = model.__pydantic_validator__.validate_json

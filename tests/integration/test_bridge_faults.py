@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from pydantic import BaseModel
 
 from streamapp.bridge.service import Bridge
 from streamapp.errors import BrokerUnavailableError
+from streamapp.kafka.admin import KafkaAdmin
+from streamapp.kafka.topics import TopicSpec
 from streamapp.local.broker import EmbeddedKafka
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.model import FeedFreshness
 from streamapp.records.models import DeadLetter
 from streamapp.settings import FeedSettings, Settings
 from streamapp.simulator.server import Simulator, SimulatorSettings
-from tests.fakes.bridge_runs import clean_topics, command, read_topics
+from tests.fakes.bridge_runs import clean_topics, command, read_topic, read_topics
 
 pytestmark = pytest.mark.integration
 
@@ -140,6 +143,48 @@ async def test_bridge_bad_frames_become_dead_letters_and_the_feed_goes_on(kafka)
     assert {letter.topic for letter in letters} == {"feed:main"}
     states = [record.value["state"] for record in topics["feed-status"]]
     assert "recovered" not in states, "none of this needs a new connection"
+
+
+class Reading(BaseModel):
+    """What a generic feed of these tests brings."""
+
+    device: str
+    celsius: float
+
+
+async def test_bridge_creates_the_topic_of_a_generic_feed_and_takes_one_that_is_there_as_it_is(kafka):
+    settings = Settings(kafka_brokers=kafka, partitions=4, **QUICK)
+    await clean_topics(settings)
+    admin = KafkaAdmin(settings)
+    new, there = f"readings-{os.urandom(4).hex()}", f"readings-{os.urandom(4).hex()}"
+    await admin.ensure_topics([TopicSpec(there, 1)])
+    frame = json.dumps({"id": "a", "t": 21.5})
+
+    def feed(topic: str, url: str) -> FeedSettings:
+        options = {
+            "name": topic,
+            "model": f"{__name__}.Reading",
+            "topic": topic,
+            "key": "{feed}:{device}",
+            "open": ["hello"],
+            "fields": {"device": "$.id", "celsius": {"path": "$.t", "kind": "number"}},
+        }
+        return FeedSettings(venue="generic", url=url, options=options)
+
+    async with venue([frame], [frame]) as url:
+        bridge = Bridge(settings, {topic: feed(topic, url) for topic in (new, there)})
+        await bridge.start()
+        try:
+            sent = bridge.metrics.bridge_records
+            await until(lambda: all(sent.labels(topic, topic)._value.get() == 1 for topic in (new, there)))
+        finally:
+            await bridge.stop()
+
+    described = await admin.describe_topics([new, there], with_config=False)
+    assert {name: topic and topic.partitions for name, topic in described.items()} == {new: 4, there: 1}
+    for topic in (new, there):
+        (record,) = await asyncio.to_thread(read_topic, kafka, topic)
+        assert (record.key, record.value) == (f"{topic}:a", {"device": "a", "celsius": 21.5})
 
 
 async def test_bridge_frame_that_closes_the_socket_is_a_dead_letter_and_the_loss_a_gap(kafka):

@@ -55,3 +55,11 @@ def test_names_that_no_record_has_are_refused(options: dict[str, Any], said: str
 )
 def test_names_that_a_record_may_have_are_taken(options: dict[str, Any]) -> None:
     declare(**options)
+
+
+def test_closed_windows_that_nobody_is_told_of_are_no_source() -> None:
+    app = StreamApp("declaring")
+    window, trades = tumbling(timedelta(minutes=1)), app.topic("trades", value_type=Trade)
+    table = app.window_table("table", source=trades, aggregate=Candle(), window=window, publish_final=False)
+    with pytest.raises(ConfigurationError, match="table table keeps its closed windows to itself"):
+        app.window_table("second", source=table, aggregate=Sum("value"), window=window)

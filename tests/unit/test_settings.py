@@ -45,6 +45,18 @@ def test_tells_nothing_that_may_be_a_secret(monkeypatch: pytest.MonkeyPatch, tmp
     assert "4711" not in said
 
 
+@pytest.mark.parametrize("content", [None, "partitions = [", b"\xff"])
+def test_a_file_that_was_named_is_read_or_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | bytes | None
+) -> None:
+    file = tmp_path / "mine.toml"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.setenv("STREAMAPP_CONFIG", str(file))
+    with pytest.raises(ConfigurationError, match=r"mine.toml.*expected a"):
+        Settings()
+
+
 def test_the_command_says_it_on_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS", "soon")
     monkeypatch.setattr(sys, "argv", ["streamapp", "doctor"])
