@@ -1,7 +1,7 @@
 """What the topics tell the bridge after a restart: ids that it must not send again, and where each symbol stood."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from streamapp.bridge.dedup import DedupMemory
 from streamapp.bridge.outbox import Entry
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Resumption:
-    """Reads the ends of `trades` and `quotes`.
+    """Reads the ends of `trades`, of `quotes`, and of the topics that feeds have for themselves.
 
     Bound: `bridge_seed_records` per partition, and up to `bridge_seed_max_records` for subscribed symbols whose last
     trade lies further back. A venue repeats a symbol's newest trades at most, so what lies beyond is not asked for.
@@ -25,26 +25,33 @@ class Resumption:
         self._settings = settings
         self._memory = memory
         self._reader = TailReader(settings, clock)
-        self._topics = {TRADES_TOPIC: settings.partitions, QUOTES_TOPIC: settings.partitions}
+        self._topics: dict[str, int] = {}
+        self._tellers: dict[str, list[FeedProtocol]] = {}
 
-    async def resume(self, protocols: Sequence[FeedProtocol]) -> None:
+    async def resume(self, protocols: Sequence[FeedProtocol], partitions: Mapping[str, int]) -> None:
         """Fill the memory, and tell each protocol the newest trade of every symbol of its venue.
+
+        Args:
+            protocols: of all feeds.
+            partitions: how many each topic of theirs has.
 
         Raises:
             KafkaError: the topics cannot be read in time.
         """
+        for protocol in protocols:
+            for topic in protocol.topics:
+                self._tellers.setdefault(topic, []).append(protocol)
+        self._topics = {topic: partitions[topic] for topic in (TRADES_TOPIC, QUOTES_TOPIC, *self._tellers)}
         newest: dict[bytes, str] = {}
         add = self._memory.add
 
         def visit(topic: str, key: bytes, value: bytes) -> None:
-            identity = record_id(topic, value)
-            if identity is None:
-                return
-            add(f"{topic}|{key.decode()}", identity)
-            if topic == TRADES_TOPIC:
+            for identity in self._record_ids(topic, value):
+                add(f"{topic}|{key.decode()}", identity)
+            if topic == TRADES_TOPIC and (trade_id := record_id(topic, value)) is not None:
                 known = newest.get(key)
-                if known is None or not (known.isdigit() and identity.isdigit()) or int(identity) > int(known):
-                    newest[key] = identity
+                if known is None or not (known.isdigit() and trade_id.isdigit()) or int(trade_id) > int(known):
+                    newest[key] = trade_id
 
         wanted = [
             (TRADES_TOPIC, f"{protocol.venue}:{symbol}".encode())
@@ -75,11 +82,18 @@ class Resumption:
         found: set[Entry] = set()
 
         def visit(topic: str, key: bytes, value: bytes) -> None:
-            identity = record_id(topic, value)
-            entry = sought.get((topic, key, identity)) if identity is not None else None
-            if entry is not None:
-                found.add(entry)
+            for identity in self._record_ids(topic, value):
+                if (entry := sought.get((topic, key, identity))) is not None:
+                    found.add(entry)
 
         # others may write to the same partitions, so look further back than what was under way
         await self._reader.read(self._topics, visit, at_least=max(2 * len(entries), self._settings.bridge_seed_records))
         return found
+
+    def _record_ids(self, topic: str, value: bytes) -> set[str]:
+        """What each feed that writes there would call a stored record."""
+        told = [
+            record_id(topic, value),
+            *(protocol.record_id(topic, value) for protocol in self._tellers.get(topic, ())),
+        ]
+        return {identity for identity in told if identity is not None}

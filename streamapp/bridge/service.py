@@ -108,8 +108,8 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
             KafkaError: it does not answer, or a topic is not as it must be.
             UnsafeBindError, ConfigurationError: as their names say.
         """
-        await self._ensure_topics()
-        await self._resumption.resume([connection.protocol for connection in self.connections.values()])
+        partitions = await self._ensure_topics()
+        await self._resumption.resume([connection.protocol for connection in self.connections.values()], partitions)
         await self.sender.start()
         await self.monitor.start()
         for name, connection in self.connections.items():
@@ -294,8 +294,8 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
 
     # --- Kafka ---------------------------------------------------------------------------------------------------------
 
-    async def _ensure_topics(self) -> None:
-        """Create what is missing. A topic of a feed's own stays as whoever made it wanted it, partitions included."""
+    async def _ensure_topics(self) -> dict[str, int]:
+        """Create what is missing; how many partitions each has. A feed's own topic stays as whoever made it wanted it."""
         settings = self.settings
         specs = BUILTIN_TOPICS(settings)
         builtin = {spec.name for spec in specs}
@@ -312,6 +312,8 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
             if there is None
         ]
         await self._admin.ensure_topics(specs)
+        counts = {topic: there.partitions for topic, there in found.items() if there is not None}
+        return counts | {spec.name: spec.partitions for spec in specs}
 
     def _new_producer(self) -> DurableProducer:
         patient = self.settings.model_copy(update={"kafka_delivery_timeout_ms": _DELIVERY_TIMEOUT_MS})

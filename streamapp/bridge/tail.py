@@ -41,7 +41,7 @@ _decode_ids = msgspec.json.Decoder(_Ids).decode
 
 
 def record_id(topic: str, value: bytes) -> str | None:
-    """The `DedupKey.record_id` that a record on `trades` or `quotes` had; None where it cannot be told."""
+    """The `DedupKey.record_id` that a venue's record on `trades` or `quotes` had; None where it cannot be told."""
     try:
         ids = _decode_ids(value)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -160,7 +160,7 @@ IGNORED = Ignored()
 class FeedProtocol:
     """The base of every venue's protocol.
 
-    Subclasses override `open_messages`, `_receive` and, where needed, `tick`, `disconnected` and `resume`.
+    Subclasses override `open_messages`, `_receive` and, where needed, `tick`, `disconnected`, `resume` and `record_id`.
 
     Attributes:
         venue: the name that goes into records, keys and statuses.
@@ -168,7 +168,7 @@ class FeedProtocol:
         heartbeat_timeout_ms: a connection without any frame for this long is dead.
         max_frame_bytes: a longer frame is rejected unread.
         symbols: the instruments that were asked for, as `BASE-QUOTE` where known.
-        topics: where its records go; those that are not built in are created by the bridge.
+        topics: where its records go, beside or instead of `trades` and `quotes`; the bridge creates those that are missing.
         pings_count: whether the venue's WebSocket pings are its heartbeat. Elsewhere they prove a gateway alive, no more.
     """
 
@@ -223,6 +223,10 @@ class FeedProtocol:
 
     def disconnected(self) -> None:
         """The connection is gone: forget what belongs to it. What is known about sequences stays."""
+
+    def record_id(self, topic: str, value: bytes) -> str | None:
+        """The `DedupKey.record_id` that a record stored on one of `topics` had; None where it cannot be told."""
+        return None
 
     def resume(self, symbol: str, trade_id: str) -> None:
         """Tell the protocol, before the first connection, which trade of `symbol` was the last one stored.

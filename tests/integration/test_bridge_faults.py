@@ -152,6 +152,18 @@ class Reading(BaseModel):
     celsius: float
 
 
+def reading_feed(topic: str, url: str, **more: object) -> FeedSettings:
+    options = {
+        "name": topic,
+        "model": f"{__name__}.Reading",
+        "topic": topic,
+        "key": "{feed}:{device}",
+        "open": ["hello"],
+        "fields": {"device": "$.id", "celsius": {"path": "$.t", "kind": "number"}},
+    }
+    return FeedSettings(venue="generic", url=url, options={**options, **more})
+
+
 async def test_bridge_creates_the_topic_of_a_generic_feed_and_takes_one_that_is_there_as_it_is(kafka):
     settings = Settings(kafka_brokers=kafka, partitions=4, **QUICK)
     await clean_topics(settings)
@@ -160,19 +172,8 @@ async def test_bridge_creates_the_topic_of_a_generic_feed_and_takes_one_that_is_
     await admin.ensure_topics([TopicSpec(there, 1)])
     frame = json.dumps({"id": "a", "t": 21.5})
 
-    def feed(topic: str, url: str) -> FeedSettings:
-        options = {
-            "name": topic,
-            "model": f"{__name__}.Reading",
-            "topic": topic,
-            "key": "{feed}:{device}",
-            "open": ["hello"],
-            "fields": {"device": "$.id", "celsius": {"path": "$.t", "kind": "number"}},
-        }
-        return FeedSettings(venue="generic", url=url, options=options)
-
     async with venue([frame], [frame]) as url:
-        bridge = Bridge(settings, {topic: feed(topic, url) for topic in (new, there)})
+        bridge = Bridge(settings, {topic: reading_feed(topic, url) for topic in (new, there)})
         await bridge.start()
         try:
             sent = bridge.metrics.bridge_records
@@ -185,6 +186,25 @@ async def test_bridge_creates_the_topic_of_a_generic_feed_and_takes_one_that_is_
     for topic in (new, there):
         (record,) = await asyncio.to_thread(read_topic, kafka, topic)
         assert (record.key, record.value) == (f"{topic}:a", {"device": "a", "celsius": 21.5})
+
+
+async def test_bridge_knows_repeats_of_a_generic_feed_after_a_restart(kafka):
+    settings = Settings(kafka_brokers=kafka, partitions=2, **QUICK)
+    await clean_topics(settings)
+    topic = f"readings-{os.urandom(4).hex()}"
+    frames = [json.dumps({"id": f"d{number % 3}", "t": number / 2}) for number in range(10)]
+    # the second life is told the last frames again, as venues do after a subscription
+    async with venue(frames[:7], frames[4:]) as url:
+        for sent in (7, 3):
+            bridge = Bridge(settings, {"plant": reading_feed(topic, url, dedup=["device", "celsius"])})
+            await bridge.start()
+            try:
+                counter = bridge.metrics.bridge_records.labels(topic, topic)._value
+                await until(lambda counter=counter, sent=sent: counter.get() == sent)
+            finally:
+                await bridge.stop()
+    stored = await asyncio.to_thread(read_topic, kafka, topic)
+    assert sorted(record.value["celsius"] for record in stored) == [number / 2 for number in range(10)]
 
 
 async def test_bridge_frame_that_closes_the_socket_is_a_dead_letter_and_the_loss_a_gap(kafka):

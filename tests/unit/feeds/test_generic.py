@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from streamapp.errors import ConfigurationError
 from streamapp.feeds import generic
-from streamapp.feeds.protocol import IGNORED, SIGN_OF_LIFE, DedupKey, SendText, VenueError
+from streamapp.feeds.protocol import IGNORED, SIGN_OF_LIFE, DedupKey, SendText, TopicRecord, VenueError
 from tests.fakes.feed_frames import NOW_MS, feed, gaps, protocol, reasons, records
 
 
@@ -224,3 +224,16 @@ def test_generic_messages_and_pings_are_sent():
 def test_generic_configuration_that_cannot_work_is_refused(changes, message):
     with pytest.raises(ConfigurationError, match=message):
         readings(**changes)
+
+
+def test_generic_stored_records_are_known_by_what_tells_repeats():
+    subject = readings()
+    events = feed(subject, {"type": "reading", "data": [reading(1), reading(2, "b")]})
+    sent = [event for event in events if isinstance(event, TopicRecord)]
+    assert subject.topics == ("readings",)
+    assert [subject.record_id("readings", event.value) for event in sent] == [event.dedup.record_id for event in sent]
+    assert len({event.dedup.record_id for event in sent}) == 2
+    others = (b"{", b'{"device": "bomb", "celsius": 1.0, "event_time": 1}', b'{"device": "a"}')
+    assert [subject.record_id("readings", value) for value in others] == [None] * 3
+    assert subject.record_id("trades", sent[0].value) is None
+    assert readings(dedup=[]).record_id("readings", sent[0].value) is None
