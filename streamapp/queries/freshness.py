@@ -92,10 +92,10 @@ class FreshnessBook:
                 lag += max(0, self.held_ends.end(place, fetched[0]) - lane.applied - 1)
             caught_up = self._caught_up.get(place)
             if caught_up is None:
-                # until all is applied that came while nobody read, the view is as old as the first of that
-                caught_up = self._since.get(place, now)
-                if lane is not None and lane.first_arrival_ms is not None:
-                    caught_up = min(caught_up, lane.first_arrival_ms)
+                # until all is applied that came while nobody read, the view is as old as the first of that; and until
+                # it is known what came, it may be as old as the value
+                first = None if lane is None else lane.first_arrival_ms
+                caught_up = min(self._since.get(place, now), entry.newest if first is None else first)
             staleness = max(staleness, now - caught_up)
         feed = self._feed_health.for_key(key)
         known_good = self._feed_health.known_good_ms(key) if feed is not None else None

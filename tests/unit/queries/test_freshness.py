@@ -54,12 +54,17 @@ def test_staleness_is_small_where_nothing_came_meanwhile():
     assert bench.staleness_ms == 20
 
 
-def test_staleness_before_the_first_fetch_counts_from_the_first_look():
+def test_staleness_before_it_is_known_what_came_meanwhile_is_the_values_age():
     bench = Bench()
     bench.book.observe()
     bench.clock.advance(40)
+    assert bench.staleness_ms == 60_040
 
-    assert bench.staleness_ms == 40
+    bench.fetch(None)  # there is more, which has not been handed over yet
+    assert bench.staleness_ms == 60_040
+
+    bench.fetch(99_000)
+    assert bench.staleness_ms == 1_040
 
 
 def test_staleness_does_not_shrink_by_an_arrival_in_the_future():
