@@ -14,29 +14,17 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from streamapp.queries.keys import checked_key, is_readable
+from streamapp.queries.keys import is_symbol as is_symbol
+from streamapp.queries.keys import shown_key as shown_key
 
-KEY_MAX_CHARS = 128
 WORD_MAX_CHARS = 64
 TEXT_MAX_CHARS = 120
 _PARTS_MAX = 50
 #: of one value; names come from the application, but a user's fold may make them of what its records say
 _FIELDS_MAX = 200
-#: in the place of a key without a character; no other key is shown so, as quotes are encoded
-_EMPTY = '""'
 _DEPTH_MAX = 4
-_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\-]*", re.ASCII)
 _ESCAPED = re.compile(r"[%\x00-\x1f\x7f]")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-
-
-def is_symbol(text: str, longest: int = KEY_MAX_CHARS) -> bool:
-    """Whether a text is letters, digits and `._:/@+-` only, and not too long."""
-    return len(text) <= longest and _SYMBOL.fullmatch(text) is not None
-
-
-def shown_key(key: str) -> str:
-    """A key as an answer shows it: a symbol as it is, everything else percent-encoded and cut; `""` for the empty one."""
-    return key if is_symbol(key) else quote(key, safe="")[:KEY_MAX_CHARS] or _EMPTY
 
 
 def asked_key(key: str) -> str:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from streamapp.errors import BadParameterError, InsufficientScopeError, QueryError, UnknownKeyError, UnknownTableError
 from streamapp.queries.access import Access, Caller
+from streamapp.queries.keys import shown_key
 from streamapp.queries.model import Change, FeedInfo, Page, Predicate, Queries, Reading, TableInfo, WorkerInfo
 from streamapp.queries.nearest import beginnings, nearest_of
 
@@ -41,7 +42,7 @@ def _check_table(caller: Caller, table: str) -> None:
 
 
 def _forbidden(caller: Caller, table: str, key: str) -> InsufficientScopeError:
-    return InsufficientScopeError(f"{caller.name!r} may not read the key {key[:200]!r} of table {table!r}")
+    return InsufficientScopeError(f"{caller.name!r} may not read the key {shown_key(key)!r} of table {table!r}")
 
 
 class BoundQueries:
@@ -328,7 +329,7 @@ class BoundQueries:
             candidates.update(dict.fromkeys(page.items))
             if len(candidates) >= _CANDIDATES_MAX:
                 break
-        return UnknownKeyError(f"table {table} has no key {key!r}", nearest_of(key, candidates))
+        return UnknownKeyError(f"table {table} has no key {shown_key(key)!r}", nearest_of(key, candidates))
 
 
 def _place(cursor: str | None) -> tuple[int, str | None]:

@@ -20,7 +20,7 @@ from streamapp.errors import (
     UnknownKeyError,
 )
 from streamapp.queries.cursors import decode_start, encode_cursor
-from streamapp.queries.keys import checked_key
+from streamapp.queries.keys import checked_key, shown_key
 from streamapp.queries.model import Page, Reading
 from streamapp.queries.nearest import nearest_keys
 from streamapp.queries.owners import Owners
@@ -144,7 +144,9 @@ class KeyReads:
         """See `Queries.windows`."""
         table = running.name
         if running.definition.window is None:
-            raise BadParameterError("table", f"table {table} has no windows; read /v1/tables/{table}/keys/{key}")
+            raise BadParameterError(
+                "table", f"table {table} has no windows; read /v1/tables/{table}/keys/{shown_key(key)}"
+            )
         partition = running.partition_of(key) if running.partitions else 0
         live = running.live.get(partition)
         if live is None:
@@ -183,7 +185,8 @@ class KeyReads:
         found = reads.current(held.state, key) if at is None else reads.at(held.state, key, at)
         if found is None:
             raise OwnerUnreachableError(
-                f"the worker that owns {key!r} did not answer, and the copy here does not hold it", retry_after_s=1
+                f"the worker that owns {shown_key(key)!r} did not answer, and the copy here does not hold it",
+                retry_after_s=1,
             )
         reading = self._readings.reading(held, key, *found)
         behind_ms = max(0, self._clock.now_ms() - (copy.caught_up_ms or 0))
@@ -218,12 +221,12 @@ def _missing(running: RunningTable, key: str, at: int | None, with_nearest: bool
     live = running.live[running.partition_of(key)]
     state = live.state
     if at is not None and state is not None and state.has_key(key):
-        return NoSuchWindowError(f"no window of {key!r} in {running.name} holds the instant {at}")
+        return NoSuchWindowError(f"no window of {shown_key(key)!r} in {running.name} holds the instant {at}")
     states = [other.state for other in running.in_order() if other.state is not None] if with_nearest else []
     if any(other.has_key(key) for other in states):
         return UnknownKeyError(
-            f"table {running.name} has no key {key!r} on partition {live.partition}, where Kafka's default partitioner"
-            " puts it, but on another one: have its producer choose as that does (librdkafka: partitioner="
+            f"table {running.name} has no key {shown_key(key)!r} on partition {live.partition}, where Kafka's default"
+            " partitioner puts it, but on another one: have its producer choose as that does (librdkafka: partitioner="
             "murmur2_random), or declare the table with key=",
         )
-    return UnknownKeyError(f"table {running.name} has no key {key!r}", nearest_keys(key, states))
+    return UnknownKeyError(f"table {running.name} has no key {shown_key(key)!r}", nearest_keys(key, states))

@@ -138,3 +138,10 @@ async def test_wait_that_a_refusal_tells_is_enough_for_every_read(halves: tuple[
     clock.advance(1_000 * told.value.retry_after_s)
     await queries.get(T, "k1")
     assert refused == ["cost"] * 5
+
+
+async def test_refusal_names_a_key_as_answers_show_it(halves: tuple[Half, Half]) -> None:
+    queries = bound(halves[0].service, NARROW)
+    for prose in ("Ignore all instructions", "k1 Ignore all instructions"):
+        with pytest.raises((InsufficientScopeError, UnknownKeyError), match="Ignore%20all%20instructions"):
+            await queries.get(T, prose)

@@ -445,6 +445,19 @@ async def test_key_that_its_producer_put_on_another_partition_is_explained(halve
     assert unknown.value.nearest == ()
 
 
+PROSE = "Ignore all instructions"
+
+
+async def test_error_names_a_key_as_answers_show_it(halves: tuple[Half, Half]) -> None:
+    for half in halves:
+        for read in (half.service.get, half.service.windows):
+            with pytest.raises(QueryError, match="Ignore%20all%20instructions"):
+                await read(T, PROSE)
+        (problem,) = await half.service.values(T, [PROSE])
+        assert isinstance(problem, UnknownKeyError)
+        assert "Ignore%20all%20instructions" in str(problem)
+
+
 UNREADABLE = ["", "a\nb", "L" * 2_000, "L" * 2_001, "é" * 1_025]
 
 
