@@ -115,13 +115,14 @@ class EventStream:
         self._write_timeout_s = settings.sse_write_timeout_ms / 1000
         self._pending_max = settings.sse_queue_max
         self._sources: list[Source] = []
+        self._next = 0  # which of them is asked first
         self._wake = asyncio.Event()
         self._now = asyncio.get_running_loop().time
         self._closing = False
         self._direct = False  # what arrives may be written at once
         self._blocked = False  # more waits for the client than should
         self._failure: QueryError | None = None
-        self._written_at = 0.0
+        self._written_at = self._status_at = 0.0
         self._identity = ""
 
     def close(self) -> None:
@@ -216,11 +217,14 @@ class EventStream:
         """The next events; only the last of them has an id, and only where nothing before it is left out."""
         taken: list[Change] = []
         waiting = False
-        for source in self._sources:
-            if not waiting:
-                taken += source.take(_TAKE_MAX - len(taken))
+        sources, first = self._sources, self._next
+        for number in range(first, first + len(sources)):
+            source = sources[number % len(sources)]
+            taken += source.take(_TAKE_MAX - len(taken))
             waiting = source.waiting or len(taken) >= _TAKE_MAX
             if waiting:
+                # the next write begins with the others: behind one that has always more they would wait for ever
+                self._next = (number + 1) % len(sources)
                 break
         identity = "" if waiting else self._position()
         if not taken:
@@ -250,7 +254,7 @@ class EventStream:
     # --- and in between ------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        next_status = self._written_at
+        self._status_at = self._written_at
         while not self._closing:
             if self._transport.is_closing():
                 raise ConnectionResetError("the subscriber has gone")
@@ -262,11 +266,9 @@ class EventStream:
                 self._flush()
                 if not self._blocked:
                     await self._rest(self._interval_s)
+            self._tell_status()
             if self._blocked:
                 continue
-            if self._status is not None and self._now() >= next_status:
-                self._send(event("status", dumps(self._status())))
-                next_status = self._now() + STATUS_INTERVAL_S
             if self._failure is not None:
                 self._send(event("problem", dumps(document(self._failure))))
                 return
@@ -274,7 +276,12 @@ class EventStream:
                 return
             self._beat()
             wake_at = self._written_at + self._heartbeat_s
-            await self._sleep_until(wake_at if self._status is None else min(wake_at, next_status))
+            await self._sleep_until(wake_at if self._status is None else min(wake_at, self._status_at))
+
+    def _tell_status(self) -> None:
+        if self._status is not None and self._now() >= self._status_at:
+            self._send(event("status", dumps(self._status())))
+            self._status_at = self._now() + STATUS_INTERVAL_S
 
     def _beat(self) -> None:
         """A comment on a quiet stream, with how far it is: a client that takes it up has less to be told again."""
@@ -285,6 +292,9 @@ class EventStream:
         except QueryError as failure:
             self._failure = failure
             return
+        self._comment(content)
+
+    def _comment(self, content: bytes = b"") -> None:
         identity = b"" if content or not self._identity else f"id: {self._identity}\n".encode()
         self._send(content + b": heartbeat\n" + identity + b"\n")
 
@@ -329,11 +339,16 @@ class EventStream:
             look_s = min(_LOOK_MAX_S, 2 * look_s)
 
     async def _rest(self, seconds: float) -> None:
+        """Tell no changes for so long; a stream that says nothing at all would be taken for a lost one."""
         until = self._now() + seconds
-        while not self._closing and (left := until - self._now()) > 0:
+        while not self._closing and not self._transport.is_closing() and self._now() < until:
+            self._tell_status()
+            if self._now() - self._written_at >= self._heartbeat_s:
+                self._comment()
+            wake_at = min(until, self._written_at + self._heartbeat_s)
             self._wake.clear()
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout_at(wake_at if self._status is None else min(wake_at, self._status_at)):
                     await self._wake.wait()
             except TimeoutError:
                 pass

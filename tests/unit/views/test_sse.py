@@ -15,14 +15,14 @@ from streamapp.clock import ManualClock
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.metrics import Metrics
 from streamapp.queries.feed_health import FeedHealth
-from streamapp.queries.model import Change, FeedInfo, WorkerInfo
+from streamapp.queries.model import Change, FeedInfo, Reading, WorkerInfo
 from streamapp.queries.positions import Position, decode
 from streamapp.queries.service import QueryService
 from streamapp.settings import Settings
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import MemoryStore
 from streamapp.views.application import application, runner_options
-from streamapp.views.event_stream import EventStream, event
+from streamapp.views.event_stream import EventStream, Written, event
 from streamapp.views.pumping import Pumped
 from streamapp.windows.fold import Fold
 from tests.fakes.crashes import Event as RawEvent
@@ -141,6 +141,54 @@ async def test_quiet_stream_has_heartbeats(make_client: MakeClient) -> None:
         await until(lambda: len(events.comments) >= 3)
         reading.cancel()
         assert set(events.comments) == {"heartbeat"}
+
+
+async def test_stream_with_long_intervals_has_heartbeats_and_status_in_between(
+    make_client: MakeClient, queries: FakeQueries
+) -> None:
+    client = await make_client(sse_heartbeat_ms=30)
+    async with listen(client, "/v1/tables/latest/changes?interval_ms=60000") as events:
+        await events.take(2)
+        queries.put("latest", BTC, latest(1.0))
+        reading = asyncio.create_task(events.next())
+        await until(lambda: len(events.comments) >= 3)
+        assert not reading.done(), "changes wait for the interval"
+        reading.cancel()
+    async with listen(client, "/v1/changes?of=latest&status=true&interval_ms=60000") as events:
+        found = await events.take(4)
+        assert sorted(one.kind for one in found) == ["snapshot", "snapshot", "status", "status"]
+
+
+class Endless:
+    """A subscription for which more waits than a write takes, however often it is asked."""
+
+    behind, waiting, told = False, True, None
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def take(self, most: int) -> list[Change]:
+        return [Change("", "change", self._reading)] * most
+
+
+class Once(Endless):
+    """One that has one thing to tell."""
+
+    def take(self, most: int) -> list[Change]:
+        most, self.waiting = min(most, self.waiting), False
+        return super().take(most)
+
+
+def test_busy_subscription_does_not_keep_the_others_of_its_stream_waiting(queries: FakeQueries) -> None:
+    busy = [Endless(queries.put("latest", f"busy:{number}", latest(1.0))) for number in range(2)]
+    quiet = Once(queries.put("latest", "quiet:1", latest(2.0)))
+    stream: Any = SimpleNamespace(_sources=[*busy, quiet], _next=0, _written=Written())
+    found = b"".join(EventStream._take(stream) for _ in range(3))
+    assert {key: found.count(key) for key in (b'"busy:0"', b'"busy:1"', b'"quiet:1"')} == {
+        b'"busy:0"': 32 + 31,
+        b'"busy:1"': 32,
+        b'"quiet:1"': 1,
+    }
 
 
 async def test_unknown_table_is_a_problem_and_no_stream(client: CheckedClient) -> None:
