@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from streamapp.errors import BadParameterError
 from streamapp.queries.model import FieldInfo
 
@@ -43,11 +45,23 @@ class Term:
 
     def holds(self, value: Mapping[str, Any]) -> bool:
         """Whether it is true; comparisons of order with null or with another type are false."""
-        have = value.get(self.field)
+        have = _told(value.get(self.field))
         if self.sign in ("=", "==", "!="):
             return _SIGNS[self.sign](have, self.value)
         number = isinstance(have, (int, float)) and not isinstance(have, bool)
         return number and _SIGNS[self.sign](have, self.value)
+
+
+def _told(value: Any) -> Any:
+    """A field as readers are told it: another worker judges what it was told, and both have to find the same."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (int, str, list, dict)):
+        return value
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (TypeError, ValueError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

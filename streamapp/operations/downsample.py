@@ -20,7 +20,7 @@ RULES_OVERLAPPING = "windows overlap: each point is the last window of its group
 
 def _numbers(values: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     found = [value.get(name) for value in values]
-    return [one for one in found if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    return [one for one in found if one is not None and number(one) is not None]
 
 
 def _weighted(values: Sequence[Mapping[str, Any]], name: str, weight: str) -> Any:

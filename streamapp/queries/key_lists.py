@@ -84,7 +84,8 @@ class KeyLists:
 
         def rank(value: Any, key: str) -> tuple[bool, float, str]:
             # what is not finite is told as null, and NaN would be in no order with any other
-            usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            usable = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+            usable = usable and not isinstance(value, bool)
             return (not usable, sign * value if usable else 0.0, key)
 
         candidates: list[tuple[tuple[bool, float, str], Any]] = []

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
-import orjson
+import msgspec
 from yarl import URL
 
 from streamapp.errors import OwnerUnreachableError, QueryError
@@ -144,7 +144,7 @@ async def _json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
         raw += part
         if len(raw) > _RESPONSE_MAX_BYTES:
             raise ValueError(f"expected at most {_RESPONSE_MAX_BYTES} bytes")
-    body = orjson.loads(raw)
+    body = msgspec.json.decode(raw)  # unlike others it takes integers of any size, as they are written here
     if not isinstance(body, dict):
         raise ValueError("expected an object")
     return body

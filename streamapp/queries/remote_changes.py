@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 import aiohttp
-import orjson
+import msgspec
 
 from streamapp.errors import OwnerUnreachableError
 from streamapp.queries.model import Change, Heartbeat
@@ -35,14 +35,14 @@ async def events_of(response: aiohttp.ClientResponse, url: str) -> AsyncIterator
             fields = dict(line.partition(b": ")[::2] for line in block.splitlines() if line and line[:1] != b":")
             kind = fields.get(b"event")
             if kind in (b"snapshot", b"change"):
-                body = orjson.loads(fields[b"data"])
+                body = msgspec.json.decode(fields[b"data"])
                 identity = fields.get(b"id", b"").decode()
                 told: Literal["snapshot", "change"] = "snapshot" if kind == b"snapshot" else "change"
                 yield Change(identity, told, reading_of(body), body.get("conflated", 0), body.get("resumed"))
             elif kind is None and b"id" in fields:
                 yield Heartbeat(fields[b"id"].decode())
             elif kind == b"problem":
-                raise remote_problem(orjson.loads(fields[b"data"]))
+                raise remote_problem(msgspec.json.decode(fields[b"data"]))
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as problem:
         raise OwnerUnreachableError(
             f"the changes of the worker at {url} broke off: {type(problem).__name__}; subscribe again", retry_after_s=1

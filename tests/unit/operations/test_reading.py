@@ -379,3 +379,10 @@ async def test_anomalies_that_were_not_looked_at_are_told(queries: FakeQueries) 
     assert (answer["items"], answer["truncated"]) == ([], True)
     answer = await narrow("get_signals", since_ms=START - 2 * MINUTE)
     assert (len(answer["items"]), answer["truncated"]) == (2, False)
+
+
+async def test_value_without_a_form_in_json_hides_no_other_of_its_point(queries: FakeQueries, ask: Asked) -> None:
+    for number, high in enumerate([float("nan"), 7.0, float("inf"), 3.0]):
+        queries.put("candles_1m", "x:A", {**candle(5.0), "high": high}, start=START + number * MINUTE)
+    answer = await ask("get_windows", table="candles_1m", key="x:A", from_ms=START, max_points=1)
+    assert answer["points"][0]["value"]["high"] == 7.0

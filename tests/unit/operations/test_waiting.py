@@ -2,13 +2,17 @@
 
 import asyncio
 import re
+from datetime import date
+from decimal import Decimal
 
+import msgspec
 import pytest
 
 from streamapp.clock import ManualClock
 from streamapp.errors import BadParameterError, LeaseExpiredError, RateLimitedError, StaleError, UnknownKeyError
 from streamapp.operations.conditions import parse
 from streamapp.queries.model import FieldInfo
+from streamapp.views.serialise import dumps
 from tests.fakes.queries import MINUTE, FakeQueries, candle, latest
 from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
 
@@ -231,3 +235,23 @@ async def test_null_is_in_no_order(queries: FakeQueries, ask: Asked) -> None:
 async def test_unknown_key_is_refused_at_once(ask: Asked) -> None:
     with pytest.raises(UnknownKeyError):
         await ask("wait_for", table="latest", key="coinbase:NO-USD", condition="price > 1")
+
+
+@pytest.mark.parametrize(
+    ("value", "condition", "holds"),
+    [
+        (float("inf"), "value > 5", False),
+        (float("-inf"), "value < 5", False),
+        (float("nan"), "value = null", True),
+        (float("nan"), "value != null", False),
+        (Decimal("1.5"), "value = '1.5'", True),
+        (Decimal("1.5"), "value = 1.5", False),
+        (date(2026, 1, 2), "value = '2026-01-02'", True),
+        (10**400, "value > 5", True),
+        (object(), "value = null", True),
+    ],
+)
+def test_condition_judges_what_readers_are_told(value: object, condition: str, holds: bool) -> None:
+    assert parse(condition, [FieldInfo("value", "any")]).holds({"value": value}) is holds
+    told = msgspec.json.decode(dumps(value)) if type(value) is not object else None
+    assert parse(condition, [FieldInfo("value", "any")]).holds({"value": told}) is holds, "as at another worker"

@@ -24,6 +24,7 @@ from streamapp.errors import (
 )
 from streamapp.metrics import Metrics
 from streamapp.operations.conditions import parse
+from streamapp.queries import readings
 from streamapp.queries.feed_health import FeedHealth
 from streamapp.queries.model import Reading
 from streamapp.queries.peers import in_parts
@@ -511,6 +512,24 @@ async def test_numbers_without_a_form_in_json_come_last_in_every_order(
         page = await first.service.top(T, by="count", order=order, limit=99)  # type: ignore[arg-type]
         told = [values[item.key] for item in page.items]
         assert told[: -len(odd)] == sorted(range(len(keys) - len(odd)), key=lambda number: sign * number)
+
+
+async def test_integers_of_any_size_are_read_ranked_and_followed_at_either_worker(
+    halves: tuple[Half, Half], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = 10**400
+    monkeypatch.setattr(Count, "result", lambda _self, state, _window: {"count": huge + state[0]})
+    monkeypatch.setattr(readings, "reader_of", lambda aggregate, name: lambda *given: aggregate.result(*given)[name])
+    for half in halves:
+        top = await half.service.top(T, by="count", limit=100)
+        assert not top.missing_partitions
+        assert [(item.key, item.value) for item in top.items] == [(key, {"count": huge + 1}) for key in KEYS]
+        assert [one.value for one in await half.service.values(T, KEYS) if isinstance(one, Reading)] == [
+            {"count": huge + 1}
+        ] * len(KEYS)
+        for key in KEYS[:4]:
+            async with asyncio.timeout(10), half.service.changes(T, key) as changes:
+                assert (await anext(changes)).reading.value == {"count": huge + 1}
 
 
 async def test_bound_of_pages_leaves_no_worker_out() -> None:
