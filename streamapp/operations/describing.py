@@ -193,7 +193,7 @@ async def get_feed_health(source: Source, arguments: GetFeedHealth) -> FeedHealt
     feeds = list(source.queries.feeds())
     if arguments.venue is not None:
         known = [feed.venue for feed in feeds]
-        feeds = [feed for feed in feeds if feed.venue == arguments.venue]
+        feeds = [feed for feed in feeds if arguments.venue in (feed.venue, shown_key(feed.venue))]
         if not feeds:
             raise BadParameterError(
                 "venue",

@@ -97,12 +97,19 @@ def _most(lags: Sequence[int | None]) -> int | None:
 
 
 def refuse_stale(freshness: Freshness, max_staleness_ms: int | None) -> None:
-    """StaleError where an answer is further behind than its caller accepts."""
+    """StaleError where an answer is further behind than its caller accepts, or of nothing, as nobody answered."""
     staleness = freshness.staleness_ms
+    if max_staleness_ms is not None and staleness is None and freshness.missing_partitions:
+        raise nothing_read(freshness.as_of)
     if max_staleness_ms is not None and staleness is not None and staleness > max_staleness_ms:
         raise StaleError(
             f"the view may be {staleness} ms behind, more than max_staleness_ms={max_staleness_ms}", staleness
         )
+
+
+def nothing_read(as_of: int) -> StaleError:
+    """Why an answer of nothing is none where its caller wants to know how old it is."""
+    return StaleError("nothing could be read, so nothing is known of how far it is behind", as_of)
 
 
 def item(reading: Reading) -> Item:

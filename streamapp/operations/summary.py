@@ -8,13 +8,21 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streamapp.errors import ForbiddenError, QueryError, StaleError, UnknownKeyError
+from streamapp.errors import ForbiddenError, QueryError, UnknownKeyError
 from streamapp.operations.answers import Freshness, LeftOut, Summary
 from streamapp.operations.arguments import SummarizeState
 from streamapp.operations.cursors import CursorBook, Place, Told, Topic, gaps_topic, keep_untold, told_of
 from streamapp.operations.fitting import Head, Kind, Line, as_json, as_text, fitted, left_out
 from streamapp.operations.reading import COMPARED_FIELDS
-from streamapp.operations.source import SIGNALS_TABLE, Source, anomaly_kind, number, numeric_fields, refuse_stale
+from streamapp.operations.source import (
+    SIGNALS_TABLE,
+    Source,
+    anomaly_kind,
+    nothing_read,
+    number,
+    numeric_fields,
+    refuse_stale,
+)
 from streamapp.operations.tokens import TokenCounter
 from streamapp.operations.untrusted import meant_key, shown_key
 from streamapp.queries.keys import is_readable
@@ -94,14 +102,14 @@ async def summarize_state(
     """
     queries = source.queries
     names = arguments.tables
-    infos = [queries.table(name) for name in names] if names is not None else list(queries.tables())
+    infos = [queries.table(name) for name in dict.fromkeys(names)] if names is not None else list(queries.tables())
     before = book.find(arguments.cursor, source.owner) if arguments.cursor is not None else None
     keys = None if arguments.keys is None else list(dict.fromkeys(meant_key(key) for key in arguments.keys))
     survey = _Survey()
     for info in infos:
         await _survey_table(source, info, keys, before, survey)
     freshness = source.freshness(survey.readings, sorted(survey.missing))
-    _refuse(source, survey, keys, freshness, arguments.max_staleness_ms)
+    _refuse(survey, keys, freshness, arguments.max_staleness_ms)
     cursor = book.new_cursor(freshness.as_of)
     note = survey.note(forgotten=arguments.cursor is not None and before is None)
     head = Head(freshness, cursor, before is not None, survey.unchanged, note)
@@ -110,7 +118,9 @@ async def summarize_state(
     text, tokens, shown = await fitted(head, lines, arguments.budget_tokens, counter, write)
     if before is not None:
         await keep_untold(survey.told, survey.topics, before, {line.topic for line in lines[:shown]})
-    book.keep(cursor, survey.told, source.owner)
+    # what could not be read now is compared with what was told of it last, when it is there again
+    lost = before if survey.missing or survey.unanswered else None
+    book.keep(cursor, {**(lost or {}), **survey.told}, source.owner)
     left = left_out(lines, shown)
     return Summary(
         summary=text,
@@ -130,19 +140,14 @@ async def summarize_state(
     )
 
 
-def _refuse(
-    source: Source, survey: _Survey, keys: Sequence[str] | None, freshness: Freshness, max_staleness_ms: int | None
-) -> None:
+def _refuse(survey: _Survey, keys: Sequence[str] | None, freshness: Freshness, max_staleness_ms: int | None) -> None:
     """The error in place of a summary of nothing, or of one that is too old."""
     if keys is not None and (forbidden := survey.forbidden_keys()) and len(forbidden) == len(keys):
         raise survey.forbidden[forbidden[0]]
     if keys is not None and len(survey.unknown_keys()) + len(survey.forbidden_keys()) == len(keys):
         raise next((error for error in survey.unknown.values() if error.nearest), next(iter(survey.unknown.values())))
     if max_staleness_ms is not None and not survey.readings:
-        raise next(
-            iter(survey.unanswered.values()),
-            StaleError("nothing could be read, so nothing is known of how far it is behind", source.clock.now_ms()),
-        )
+        raise next(iter(survey.unanswered.values()), nothing_read(freshness.as_of))
     refuse_stale(freshness, max_staleness_ms)
 
 

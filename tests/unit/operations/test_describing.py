@@ -122,3 +122,11 @@ async def test_feed_health_leaves_free_text_out(queries: FakeQueries, ask: Asked
     assert [feed["venue"] for feed in (await ask("get_feed_health", venue="kraken"))["feeds"]] == ["kraken"]
     with pytest.raises(BadParameterError, match="kraken, coinbase"):
         await ask("get_feed_health", venue="nyse")
+
+
+@pytest.mark.parametrize("venue", ["my venue", "50%", "a%20b"])
+async def test_venue_may_be_asked_for_as_it_is_shown(queries: FakeQueries, ask: Asked, venue: str) -> None:
+    queries.feed_infos = [FeedInfo(name, True, "connected", "", START, 0) for name in (venue, "other")]
+    shown = (await ask("get_feed_health"))["feeds"][0]["venue"]
+    for asked_for in dict.fromkeys((shown, venue)):
+        assert [feed["venue"] for feed in (await ask("get_feed_health", venue=asked_for))["feeds"]] == [shown]

@@ -386,3 +386,13 @@ async def test_value_without_a_form_in_json_hides_no_other_of_its_point(queries:
         queries.put("candles_1m", "x:A", {**candle(5.0), "high": high}, start=START + number * MINUTE)
     answer = await ask("get_windows", table="candles_1m", key="x:A", from_ms=START, max_points=1)
     assert answer["points"][0]["value"]["high"] == 7.0
+
+
+async def test_nothing_of_unknown_age_is_said_to_be_fresh_enough(queries: FakeQueries, ask: Asked) -> None:
+    top = {"table": "candles_1m", "by": "close"}
+    assert (await ask("get_signals", max_staleness_ms=1_000))["items"] == [], "there are none, as all workers say"
+    queries.unreachable = {0, 1, 2, 3}
+    for name, given in (("get_signals", {}), ("get_top", top)):
+        assert (await ask(name, **given))["freshness"]["missing_partitions"] == [0, 1, 2, 3]
+        with pytest.raises(StaleError, match="nothing could be read"):
+            await ask(name, **given, max_staleness_ms=1_000)

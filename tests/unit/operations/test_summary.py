@@ -340,3 +340,26 @@ async def test_moves_and_anomalies_of_long_ago_say_so(later_ms: int, ago: str) -
     assert content["moves_1m"][BTC] == [10.0, 110.0, ago]
     assert content["anomalies"][BTC][:2] == ["price_move", -4.2]
     assert content["anomalies"][BTC][2].endswith(" ago")
+
+
+async def test_value_that_could_not_be_read_for_a_while_is_compared_with_what_was_told_before() -> None:
+    fake, by_move = market(2)
+    ask = asked(fake)
+    key, quiet = by_move[-1], by_move[0]
+    price = (await fake.get("latest", key)).value["price"]
+    told = await ask("summarize_state", tables=["latest"], budget_tokens=4_000)
+    for gone in ("restoring", "unreachable"):
+        setattr(fake, gone, {0, 1, 2, 3})
+        missing = await ask("summarize_state", tables=["latest"], budget_tokens=4_000, cursor=told["cursor"])
+        setattr(fake, gone, set())
+        fake.put("latest", key, latest(price * 1.1))
+        told = await ask("summarize_state", tables=["latest"], budget_tokens=4_000, cursor=missing["cursor"])
+        assert f"{key} +10.0% " in told["summary"]
+        assert quiet not in told["summary"], "it has not changed since it was told"
+        price *= 1.1
+
+
+async def test_table_that_is_named_twice_is_told_once(queries: FakeQueries, ask: Asked) -> None:
+    queries.put("signals", BTC, {"kind": "price_move", "z": 9.0, "window_start": START})
+    twice = await ask("summarize_state", tables=["signals", "signals"])
+    assert twice["summary"].count("z=9.0") == 1
