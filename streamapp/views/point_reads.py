@@ -127,11 +127,13 @@ class PointReads:
                     return None  # routes may tell it from a slash
                 table, key = unquote(table, errors="strict"), unquote(key, errors="strict")
             reading = bound(self._queries, caller).point(table, checked_key(key))
+            if reading is None:
+                return None
+            body, tag = encode_reading(reading)
         except (QueryError, UnicodeError):
             return None  # the ordinary handler says what is wrong
-        if reading is None:
+        except Exception:  # of an aggregate's own code; the same
             return None
-        body, tag = encode_reading(reading)
         if len(body) >= GZIP_MIN_BYTES and accepts_gzip(request):
             return None
         head = self._fresh_head(reading.freshness.as_of // 1000)

@@ -163,6 +163,17 @@ async def test_reads_that_cannot_be_answered_here_wait_for_the_ordinary_handler(
     assert quick.answered == 0
 
 
+async def test_value_that_cannot_be_written_is_told_as_the_ordinary_handler_does(
+    servers: Any, queries: FakeQueries
+) -> None:
+    queries.put("latest", BTC, {"price": object()})
+    quick, ordinary = await servers()
+    text = get("/v1/tables/latest/keys/" + BTC)
+    told = await quick.ask(text)
+    assert told == await ordinary.ask(text)
+    assert b'"code":"internal"' in told[2]
+
+
 async def test_quick_reads_are_counted_with_the_others(servers: Any, queries: FakeQueries) -> None:
     quick, ordinary = await servers()
     for server in (quick, ordinary):
