@@ -203,6 +203,11 @@ class OnChange:
                     return Outcome(activation, await self._action(activation), None, attempt)
             except TimeoutError:
                 error = f"no result within {self._timeout_s:g} s"
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                error = "the action was cancelled"  # something that it waited for was, and not the watch
             except Exception as problem:
                 error = f"{type(problem).__name__}: {problem}"
             if attempt <= self._retries:

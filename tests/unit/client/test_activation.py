@@ -137,6 +137,21 @@ async def test_action_has_a_time_out(serve: Serve) -> None:
         assert (await told.next()).error == "no result within 0.01 s"
 
 
+async def test_action_that_something_else_cancels_is_tried_again_and_told_of(serve: Serve) -> None:
+    tries = 0
+
+    async def loses_its_helper(_activation: Activation) -> None:
+        nonlocal tries
+        tries += 1
+        helper = asyncio.ensure_future(asyncio.Event().wait())
+        helper.cancel()
+        await helper
+
+    async with running(serve, "price > 100", loses_its_helper, retries=1) as told:
+        outcome = await told.next()
+    assert (outcome.error, outcome.attempts, tries) == ("the action was cancelled", 2, 2)
+
+
 async def test_actions_at_once_are_bounded() -> None:
     keys = [f"x:K{number}" for number in range(20)]
     under_way: list[str] = []
