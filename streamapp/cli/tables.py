@@ -171,10 +171,13 @@ def duration(ms: int | None) -> str:
 
 
 def instant(ms: int | None) -> str:
-    """An instant as UTC text."""
+    """An instant as UTC text; the number as it is where no calendar has it."""
     if ms is None:
         return "-"
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+    except (ValueError, OverflowError, OSError):
+        return str(ms)
 
 
 def describe_window(window: dict[str, Any] | None) -> str:
@@ -202,6 +205,8 @@ def freshness_line(freshness: dict[str, Any]) -> str:
     ]
     if freshness["restoring"]:
         parts.append("restoring")
+    if freshness.get("stale"):
+        parts.append("from a copy, as its worker is gone")
     if feed := freshness["feed"]:
         parts.append(f"feed {'connected' if feed['connected'] else 'DISCONNECTED'}, {feed['gaps']} gap(s)")
     return " · ".join(parts)

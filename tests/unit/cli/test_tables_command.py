@@ -294,3 +294,16 @@ def test_text_from_a_feed_cannot_steer_the_terminal() -> None:
     )
     assert all(line.isprintable() for line in out.getvalue().splitlines())
     assert out.getvalue().count("\n") == 3
+
+
+def test_value_is_printed_whatever_its_numbers_mean_and_whoever_answered() -> None:
+    fresh = {"staleness_ms": 1, "age_ms": 1, "lag": 0, "partition": 0, "offset": 1, "restoring": False, "feed": None}
+    value = {"close_time": 1_790_000_061_234_567_890, "open_time": START, "time": -(10**17)}
+    reading = {"table": "t", "key": "k", "window": None, "value": value, "freshness": {**fresh, "stale": True}}
+    out = io.StringIO()
+    Console(file=out, width=200).print(reading_grid(reading))
+    for text in ("1790000061234567890", "2026-09-21 14:14:00.000Z", "-100000000000000000", "from a copy"):
+        assert text in out.getvalue()
+    out = io.StringIO()
+    Console(file=out, width=200).print(reading_grid({**reading, "freshness": fresh}))
+    assert "from a copy" not in out.getvalue()
