@@ -189,9 +189,12 @@ class SessionSubscriptions:
             while self._changed:
                 uri = next(iter(self._changed))
                 del self._changed[uri]
-                with contextlib.suppress(TimeoutError):
+                try:
                     async with asyncio.timeout(_SEND_TIMEOUT_S):
                         await self._connection.send_resource_updated(uri)
+                except TimeoutError:
+                    if uri in self._uris:  # nothing else may tell of it: it waits behind the others
+                        self._changed[uri] = None
 
     async def close(self) -> None:
         """End everything of this session."""
