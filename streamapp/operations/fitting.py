@@ -7,6 +7,7 @@ from typing import Literal
 
 import orjson
 
+from streamapp.errors import BadParameterError
 from streamapp.operations.answers import Freshness
 from streamapp.operations.tokens import TokenCounter
 
@@ -55,6 +56,7 @@ class Head:
         unchanged: values that are not told for that reason.
         note: what was not looked at, in words.
         venues: so many of the feeds that are down are named.
+        least: nothing but how old it is, how much was left out and the cursor, for a tokenizer that makes much of little.
     """
 
     freshness: Freshness
@@ -63,6 +65,7 @@ class Head:
     unchanged: int
     note: str
     venues: int = 3
+    least: bool = False
 
     def down(self) -> tuple[list[str], int]:
         """The names of feeds that are down, and how many more there are."""
@@ -77,6 +80,8 @@ def as_text(head: Head, shown: Sequence[Line], left: Mapping[str, int]) -> str:
     """Lines of text under their titles."""
     freshness = head.freshness
     behind = "unknown" if freshness.staleness_ms is None else f"{freshness.staleness_ms} ms"
+    if head.least:
+        return f"as of {freshness.as_of}, behind {behind}\nleft out: {sum(left.values())}\ncursor {head.cursor}"
     names, more = head.down()
     down = f"{', '.join(names)} and {more} more" if names and more else ", ".join(names) or str(more or "none")
     parts = [f"as of {freshness.as_of}, behind {behind}, feeds down: {down}"]
@@ -94,8 +99,11 @@ def as_text(head: Head, shown: Sequence[Line], left: Mapping[str, int]) -> str:
 def as_json(head: Head, shown: Sequence[Line], left: Mapping[str, int]) -> str:
     """Compact JSON: by kind and group, the values of each key."""
     freshness = head.freshness
+    content: dict[str, object] = {"as_of": freshness.as_of, "staleness_ms": freshness.staleness_ms}
+    if head.least:
+        return orjson.dumps({**content, "left_out": sum(left.values()), "cursor": head.cursor}).decode()
     names, more = head.down()
-    content: dict[str, object] = {"as_of": freshness.as_of, "staleness_ms": freshness.staleness_ms, "feeds_down": names}
+    content["feeds_down"] = names
     if more:
         content["more_feeds_down"] = more
     if head.delta:
@@ -140,12 +148,25 @@ async def fitted(
 ) -> tuple[str, int, int]:
     """The text with as many lines as fit, its tokens, and how many lines these are.
 
-    Of a head that does not fit by itself first the note goes, then the names of the feeds that are down.
+    Of a head that does not fit by itself first the note goes, then the names of the feeds that are down, then all but the
+    least of it.
+
+    Raises:
+        BadParameterError: even that does not fit.
     """
     for note, venues in _DETAILS:
         head = replace(head, note=head.note if note else "", venues=venues)
         if counter.count(write(head, (), left_out(lines, 0))) <= budget:
             break
+    else:
+        head = replace(head, least=True)
+        text = write(head, (), left_out(lines, 0))
+        tokens = counter.count(text)
+        if tokens > budget:
+            raise BadParameterError(
+                "budget_tokens", f"the least summary has more than {budget} tokens by {counter.name}; ask for {tokens}"
+            )
+        return text, tokens, 0
 
     def written(count: int) -> str:
         return write(head, lines[:count], left_out(lines, count))

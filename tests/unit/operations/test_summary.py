@@ -363,3 +363,24 @@ async def test_table_that_is_named_twice_is_told_once(queries: FakeQueries, ask:
     queries.put("signals", BTC, {"kind": "price_move", "z": 9.0, "window_start": START})
     twice = await ask("summarize_state", tables=["signals", "signals"])
     assert twice["summary"].count("z=9.0") == 1
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+async def test_tokenizer_of_single_letters_leaves_the_summary_within_its_budget(style: str) -> None:
+    fake, _ = market(3)
+    fake.staleness_ms = fake.clock.now_ms()
+    fake.unreachable = {3}
+    letters = asked(fake, counter=TokenCounter("letters", len))
+    cursor = None
+    for _ in range(3):
+        for budget in (100, 200, 400):
+            answer = await letters("summarize_state", budget_tokens=budget, style=style, cursor=cursor)
+            assert answer["tokens"] == len(answer["summary"]) <= budget
+            assert str(fake.staleness_ms) in answer["summary"], "how old it is is always told"
+            assert answer["cursor"] in answer["summary"]
+            assert str(answer["left_out"]["lines"]) in answer["summary"] or budget > 100
+        cursor = answer["cursor"]
+    with pytest.raises(BadParameterError, match="more than 100 tokens"):
+        await asked(fake, counter=TokenCounter("dear", lambda text: 9 * len(text)))(
+            "summarize_state", budget_tokens=100
+        )
