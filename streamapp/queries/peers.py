@@ -164,7 +164,10 @@ def remote_problem(body: Mapping[str, Any]) -> QueryError:
         # a kind without a code of its own (a client's, whose codes are what a worker said) would claim its parent's
         if "code" in vars(kind) and kind.code == body.get("code"):
             problem = kind.__new__(kind)
-            QueryError.__init__(problem, str(body.get("detail", "")))
+            after = body.get("retry_after_s")
+            QueryError.__init__(
+                problem, str(body.get("detail", "")), retry_after_s=after if isinstance(after, int) else None
+            )
             problem.__dict__.update(
                 {
                     "nearest": tuple(body.get("nearest", ())),

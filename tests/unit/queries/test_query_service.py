@@ -18,6 +18,7 @@ from streamapp.errors import (
     BadParameterError,
     OwnerUnreachableError,
     QueryError,
+    RateLimitedError,
     RestoringError,
     StaleError,
     UnknownKeyError,
@@ -433,6 +434,18 @@ async def test_owner_that_fails_counts_as_one_that_does_not_answer(halves: tuple
     second.service.point = second.service._readings.reading = fails  # type: ignore[assignment,method-assign]
     with pytest.raises(OwnerUnreachableError, match="the owner answered 500"):
         await first.service.get(T, key)
+
+
+async def test_refusal_of_the_owner_says_when_to_come_back() -> None:
+    async with pair(sse_subscribers_max=1) as (first, second):
+        ours, theirs = of(first)[0], of(second)[0]
+        async with second.service.changes(T, theirs):
+            with pytest.raises(RateLimitedError) as refused:
+                async with first.service.changes(T, theirs):
+                    pass
+            assert refused.value.retry_after_s == 5
+        async with first.service.changes(T, ours):
+            pass
 
 
 async def test_key_that_its_producer_put_on_another_partition_is_explained(halves: tuple[Half, Half]) -> None:
