@@ -181,7 +181,10 @@ def peer_of(request: web.Request) -> str:
         address = ip_address(peer.partition("%")[0])
     except ValueError:
         return peer
-    return str(int(address) >> 64) if isinstance(address, IPv6Address) else peer
+    if not isinstance(address, IPv6Address):
+        return peer
+    older = address.ipv4_mapped  # how a socket that takes both kinds shows the older one: all of them are one network
+    return str(int(address) >> 64) if older is None else str(older)
 
 
 class Authenticator:

@@ -205,10 +205,12 @@ def _algorithms(key: object) -> tuple[str, ...]:
     """What a listed key can be used with to check signatures; nothing for a secret, a private key, or other uses."""
     if not isinstance(key, Mapping) or key.get("use", "sig") != "sig" or "d" in key:
         return ()
-    if "verify" not in (key.get("key_ops") or ["verify"]):
+    uses = key.get("key_ops") or ["verify"]
+    if not isinstance(uses, (list, tuple)) or "verify" not in uses:
         return ()
     kind = key.get("kty")
-    known = _BY_KIND.get((kind, None if kind == "RSA" else key.get("crv"))) if isinstance(kind, str) else None
+    curve = None if kind == "RSA" else key.get("crv")
+    known = _BY_KIND.get((kind, curve)) if isinstance(kind, str) and isinstance(curve, (str, type(None))) else None
     stated = key.get("alg")
     if known is None or not isinstance(key.get("kid", ""), str):
         return ()

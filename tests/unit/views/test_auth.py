@@ -9,7 +9,7 @@ from streamapp.metrics import Metrics
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
-from streamapp.views.auth import COOKIE, Authenticator, FailureLimit, new_token, parse_tokens
+from streamapp.views.auth import COOKIE, Authenticator, FailureLimit, new_token, parse_tokens, peer_of
 from streamapp.views.binding import check_bind, is_loopback
 from tests.unit.views.conftest import BTC, MakeClient
 
@@ -126,7 +126,12 @@ async def test_malformed_login_is_a_bad_parameter(make_client: MakeClient, body:
 
 async def test_login_of_another_site_is_refused(make_client: MakeClient) -> None:
     client = await make_client(api_tokens=TOKENS)
-    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
         for path in ("/login", "/logout"):
             status, body, answered = await client.request("POST", path, json={"token": READER}, headers=headers)
             assert (status, body["code"]) == (403, "forbidden")
@@ -175,6 +180,14 @@ async def test_an_old_cookie_is_no_guess(make_client: MakeClient) -> None:
 async def test_token_without_read_cannot_log_in(make_client: MakeClient) -> None:
     client = await make_client(api_tokens=TOKENS)
     assert (await client.request("POST", "/login", json={"token": SCRAPER}))[0] == 403
+
+
+def test_address_of_the_older_kind_counts_for_itself_however_it_is_written() -> None:
+    def peer(remote: str) -> str:
+        return peer_of(make_mocked_request("GET", "/").clone(remote=remote))
+
+    assert peer("::ffff:192.0.2.1") == peer("192.0.2.1") != peer("::ffff:192.0.2.2")
+    assert peer("2001:db8::1") == peer("2001:db8::2%eth0") != peer("2001:db8:0:1::1")
 
 
 def test_failure_table_stays_bounded() -> None:

@@ -199,6 +199,24 @@ async def test_invented_keys_take_no_memory(issuer: Issuer) -> None:
     await jwks.close()
 
 
+ODD_KEYS: list[Any] = [
+    {"kty": "EC", "crv": ["P-256"]},
+    {"kty": "EC", "crv": "P-256", "key_ops": 5},
+    {"kty": "EC", "crv": "P-256", "key_ops": {"verify": []}},
+    {"kty": ["EC"]},
+    "text",
+    None,
+]
+
+
+@pytest.mark.parametrize("odd", ODD_KEYS)
+async def test_odd_entry_among_the_keys_spoils_no_other(serve: Any, issuer: Issuer, odd: Any) -> None:
+    token = issuer.token()
+    issuer.listed = [odd, *issuer.listed]
+    worker = await serve()
+    assert (await worker.ask(token))[0] == 200
+
+
 async def test_oversized_token_is_not_looked_at(serve: Any, issuer: Issuer) -> None:
     worker = await serve()
     status, _, _ = await worker.ask(issuer.token(padding="x" * 5_950))
