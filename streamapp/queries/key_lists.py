@@ -17,6 +17,7 @@ from streamapp.queries.owners import Owners
 from streamapp.queries.peers import reading_of
 from streamapp.queries.readings import Readings
 from streamapp.state import reads
+from streamapp.state.partition import PartitionState
 
 #: keys of a table that are read at once, before others come in between
 _STEP_KEYS = 500
@@ -89,9 +90,10 @@ class KeyLists:
             return (not usable, sign * value if usable else 0.0, key)
 
         candidates: list[tuple[tuple[bool, float, str], Any]] = []
+        states: dict[int, PartitionState] = {}
         read = 0
         for live in self._readable(running, local_only):
-            state = self._readings.state(live)
+            state = states[live.partition] = self._readings.state(live)
             ranked = self._readings.field(live, by)
             for key in itertools.chain.from_iterable(map(state.iter_keys, prefixes)):
                 read += 1
@@ -111,6 +113,13 @@ class KeyLists:
             for item in body["items"]:
                 reading = reading_of(item)
                 candidates.append((rank(reading.value.get(by), reading.key), reading))
+        # partitions that have gone while the others were asked can be read no more
+        gone = {partition for partition, state in states.items() if not _is_still(running, partition, state)}
+        if gone:
+            missing = sorted(gone.union(missing))
+            candidates = [
+                pair for pair in candidates if isinstance(pair[1], Reading) or pair[1][0].partition not in gone
+            ]
         best = heapq.nsmallest(limit, candidates, key=lambda pair: pair[0])
         items = [
             item if isinstance(item, Reading) else self._readings.reading(item[0], item[1], *item[2])
@@ -136,3 +145,9 @@ class KeyLists:
         if here and not ready and local_only:
             self._readings.state(here[0])  # says why
         return ready
+
+
+def _is_still(running: RunningTable, partition: int, state: PartitionState) -> bool:
+    """Whether a partition lives here, in the state that was read."""
+    live = running.live.get(partition)
+    return live is not None and live.state is state

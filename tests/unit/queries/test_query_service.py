@@ -545,6 +545,23 @@ async def test_integers_of_any_size_are_read_ranked_and_followed_at_either_worke
                 assert (await anext(changes)).reading.value == {"count": huge + 1}
 
 
+async def test_ranking_goes_on_without_a_partition_that_leaves_meanwhile(
+    halves: tuple[Half, Half], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = halves
+    gather = first.service._owners.gather
+
+    async def leaving(*given: Any) -> Any:
+        gathered = await gather(*given)
+        first.table.live.pop(2).state = None
+        return gathered
+
+    monkeypatch.setattr(first.service._owners, "gather", leaving)
+    page = await first.service.top(T, by="count", limit=100)
+    assert list(page.missing_partitions) == [2]
+    assert [item.key for item in page.items] == [key for key in KEYS if first.table.partition_of(key) != 2]
+
+
 async def test_bound_of_pages_leaves_no_worker_out() -> None:
     async with pair(page_limit_max=7) as halves:
         for half in halves:
