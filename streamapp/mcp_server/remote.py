@@ -46,8 +46,11 @@ class RemoteBackend:
         async with aclosing(self._client.changes(table, key)) as events:
 
             async def told() -> AsyncIterator[bool]:
+                first = True
                 async for event in events:
-                    yield event.kind == "change"
+                    # the client opens a lost stream again by itself: what is there then may have changed in between
+                    yield event.kind == "change" or not first
+                    first = False
 
             yield told()
 

@@ -1,14 +1,18 @@
-"""Word of changes to sessions of the 2025 revisions: nothing is lost to one that does not take it at once."""
+"""Word of changes: nothing is lost to who does not take it at once, nor where a stream broke off."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from streamapp.client.http import Event
 from streamapp.clock import ManualClock
 from streamapp.mcp_server import watching
 from streamapp.mcp_server.backend import LocalBackend
+from streamapp.mcp_server.remote import RemoteBackend
 from streamapp.mcp_server.resources import uri_of
 from streamapp.mcp_server.watching import SessionSubscriptions, Watcher
 from streamapp.metrics import Metrics
@@ -52,3 +56,13 @@ async def test_word_that_a_client_did_not_take_in_time_is_told_when_it_does(monk
         assert len(tried) == len(KEYS), "one that is not taken keeps no other from being told"
         connection.takes.set()
         assert {await connection.told.get() for _ in KEYS} == {uri_of("latest", key) for key in KEYS}
+
+
+async def test_snapshot_of_a_stream_that_was_opened_again_may_be_news() -> None:
+    async def changes(_table: str, _key: str) -> AsyncIterator[Event]:
+        for kind in ("snapshot", "change", "snapshot", "change"):
+            yield Event(kind, {}, None)
+
+    client: Any = SimpleNamespace(changes=changes)
+    async with RemoteBackend(client).changes("latest", "x:A") as told:
+        assert [changed async for changed in told] == [False, True, True, True]
