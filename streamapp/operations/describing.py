@@ -21,7 +21,7 @@ from streamapp.operations.answers import (
 )
 from streamapp.operations.arguments import DescribeTable, FindKeys, GetFeedHealth, ListTables
 from streamapp.operations.source import Source
-from streamapp.operations.untrusted import is_askable, shown_key
+from streamapp.operations.untrusted import asked_key, is_askable, shown_key
 from streamapp.queries.model import FeedInfo, TableInfo
 
 _EXAMPLES = 3
@@ -143,7 +143,7 @@ async def find_keys(source: Source, arguments: FindKeys) -> FoundKeys:
 
 
 def _best(query: str, keys: dict[str, list[str]], count: int) -> list[str]:
-    held = _holding(query, keys)
+    held = _holding(query, keys) or _holding(asked_key(query).lower(), keys)  # it may be a part of a key as it is shown
     return _askable(held if held else _alike(query, keys), count)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from streamapp.errors import BadParameterError, QueryError, StaleError, UnknownKeyError
-from streamapp.operations.untrusted import shown_key
+from streamapp.operations.untrusted import is_askable, shown_key
 
 _DETAIL_MAX_CHARS = 500
 _NEXT = {
@@ -72,7 +72,7 @@ def failure(error: QueryError) -> Failure:
     if isinstance(error, BadParameterError):
         fields["parameter"] = error.parameter
     if isinstance(error, UnknownKeyError):
-        fields["nearest"] = tuple(shown_key(key) for key in error.nearest)
+        fields["nearest"] = tuple(shown_key(key) for key in error.nearest if is_askable(key))
     if isinstance(error, StaleError):
         fields["staleness_ms"] = error.staleness_ms
     if error.retry_after_s is not None:

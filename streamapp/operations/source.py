@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from streamapp.clock import Clock
 from streamapp.errors import BadParameterError, QueryError, StaleError, UnknownKeyError
 from streamapp.operations.answers import Freshness, Item, ItemFreshness, Missing, Span
-from streamapp.operations.untrusted import shown_fields, shown_key, shown_word
+from streamapp.operations.untrusted import is_askable, shown_fields, shown_key, shown_word
 from streamapp.queries.model import Queries, Reading, TableInfo
 from streamapp.settings import Settings
 
@@ -139,7 +139,7 @@ def anomaly_kind(kind: object) -> str:
 
 def missing(key: str, error: QueryError) -> Missing:
     """Why one of several keys has no value."""
-    nearest = error.nearest if isinstance(error, UnknownKeyError) else ()
+    nearest = filter(is_askable, error.nearest) if isinstance(error, UnknownKeyError) else ()
     return Missing(
         key=shown_key(key), code=error.code, detail=str(error)[:200], nearest=[shown_key(one) for one in nearest]
     )

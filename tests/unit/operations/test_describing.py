@@ -2,8 +2,9 @@
 
 import pytest
 
-from streamapp.errors import BadParameterError
+from streamapp.errors import BadParameterError, UnknownKeyError
 from streamapp.operations import describing
+from streamapp.operations.failures import failure
 from streamapp.queries.model import FeedInfo
 from tests.fakes.queries import FakeQueries, latest
 from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
@@ -130,3 +131,24 @@ async def test_venue_may_be_asked_for_as_it_is_shown(queries: FakeQueries, ask: 
     shown = (await ask("get_feed_health"))["feeds"][0]["venue"]
     for asked_for in dict.fromkeys((shown, venue)):
         assert [feed["venue"] for feed in (await ask("get_feed_health", venue=asked_for))["feeds"]] == [shown]
+
+
+@pytest.mark.parametrize("query", ["caf%C3%A9", "CAF%C3%89", "%C3%A9:btc", "é:B", "caf%C3%A9:BTC%20USD"])
+async def test_part_of_a_key_is_found_as_it_is_shown(queries: FakeQueries, ask: Asked, query: str) -> None:
+    queries.put("latest", "café:BTC USD", latest(1.0))
+    queries.put("latest", "100%:A", latest(1.0))
+    assert [found["key"] for found in (await ask("find_keys", query=query))["keys"]] == ["caf%C3%A9%3ABTC%20USD"]
+    assert [found["key"] for found in (await ask("find_keys", query="100%"))["keys"]] == ["100%25%3AA"]
+
+
+async def test_nearest_keys_can_be_asked_for(queries: FakeQueries, ask: Asked) -> None:
+    wanted = "a long name of a key, " * 8
+    for key in (wanted + "1", wanted[:40]):
+        queries.put("latest", key, latest(1.0))
+    with pytest.raises(UnknownKeyError) as refused:
+        await ask("get_current", table="latest", keys=[wanted])
+    assert wanted + "1" in refused.value.nearest
+    (missing,) = (await ask("get_current", table="latest", keys=[BTC, wanted]))["missing"]
+    for nearest in (failure(refused.value).nearest, missing["nearest"]):
+        for key in nearest:
+            assert (await ask("get_current", table="latest", keys=[key]))["items"]
