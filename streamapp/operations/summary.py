@@ -34,6 +34,8 @@ _CHUNK_KEYS = 200
 #: of what moves, that which all tables of a key have in common; the mean or the value of another table is something else
 _PRICE_FIELDS = frozenset({"close", "price", "mid"})
 _STALE_MS = 10_000
+#: larger numbers are told with an exponent: all their digits would take a budget for one of them
+_DIGITS_BELOW = 1e15
 _NOTED_KEYS = 3
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 _NOTED_CHARS = 40
@@ -226,7 +228,7 @@ def _add_level(
     if move:
         known = survey.moves.get(topic)
         if known is None or abs(move) > known[0]:
-            percent = f"{move * 100:+.{1 if abs(move) >= 0.01 else 2}f}"
+            percent = _percent(move * 100)
             ago = _window_ago(reading)
             text = f"{label}{percent}% {_short(level)}{ago and ' ' + ago}"
             content = [
@@ -256,7 +258,8 @@ def _move(value: Mapping[str, object]) -> float | None:
 
 def _ratio(first: float, last: float) -> float | None:
     """By how much of itself a number has moved, up or down as the number did, also below zero; None from zero on."""
-    return number((last - first) / abs(first)) if first else None
+    ratio = number((last - first) / abs(first)) if first else None
+    return None if ratio is None or number(ratio * 100) is None else ratio
 
 
 def _span(info: TableInfo) -> str:
@@ -313,8 +316,12 @@ def _add_trouble(info: TableInfo, reading: Reading, key: str, survey: _Survey) -
     return [topic]
 
 
+def _percent(move: float) -> str:
+    return f"{move:+.{1 if abs(move) >= 1 else 2}f}" if abs(move) < _DIGITS_BELOW else f"{move:+.3g}"
+
+
 def _short(level: float) -> str:
-    return f"{level:.6g}" if abs(level) < 1e6 else f"{level:.0f}"
+    return f"{level:.0f}" if 1e6 <= abs(level) < _DIGITS_BELOW else f"{level:.6g}"
 
 
 def _rounded(level: float) -> float:

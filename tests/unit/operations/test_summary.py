@@ -384,3 +384,19 @@ async def test_tokenizer_of_single_letters_leaves_the_summary_within_its_budget(
         await asked(fake, counter=TokenCounter("dear", lambda text: 9 * len(text)))(
             "summarize_state", budget_tokens=100
         )
+
+
+async def test_numbers_of_any_size_take_little_of_the_budget() -> None:
+    fake = FakeQueries(clock=ManualClock(START + 21_234))
+    for number, (first, last) in enumerate([(1e-300, 1e10), (1.0, 1e30), (-1e300, 1e300), (1e12, 1.5e12), (1.0, 1.5)]):
+        fake.put("candles_1m", f"x:{number}", {**candle(1.0), "open": first, "close": last}, start=START)
+    lines = (await asked(fake)("summarize_state"))["summary"].splitlines()
+    assert "x:0 10000000000" in lines[lines.index("levels:") :], "by how much it moved is no number any more"
+    assert [line for line in lines if line.startswith("x:") and "%" in line] == [
+        "x:1 +1e+32% 1e+30",
+        "x:2 +200.0% 1e+300",
+        "x:3 +50.0% 1500000000000",
+        "x:4 +50.0% 1.5",
+    ]
+    told = json.loads((await asked(fake)("summarize_state", style="json"))["summary"])
+    assert told["moves_1m"]["x:1"] == [1e32, 1e30]
