@@ -97,9 +97,10 @@ class OperationViews:
         """`GET /v1/context?tables=&keys=&budget_tokens=&style=&cursor=&max_staleness_ms=`: `summarize_state`."""
         parameters = Parameters(request, ("tables", "keys", "budget_tokens", "style", "cursor", "max_staleness_ms"))
         given: dict[str, Any] = {}
-        if tables := parameters.text("tables"):
+        # without any it is of all; an empty list is no such wish
+        if (tables := parameters.text("tables")) is not None:
             given["tables"] = tables.split(",")
-        if parameters.text("keys"):
+        if parameters.text("keys") is not None:
             given["keys"] = key_list(request, self._settings.page_limit_max)
         for name in ("budget_tokens", "max_staleness_ms"):
             number = parameters.integer(name, minimum=0)

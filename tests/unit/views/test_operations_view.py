@@ -1,5 +1,7 @@
 """The operations over plain HTTP, and the summary as one GET."""
 
+import pytest
+
 from tests.unit.views.conftest import BTC, CheckedClient, MakeClient
 
 
@@ -48,3 +50,11 @@ async def test_context_is_the_summary(client: CheckedClient) -> None:
     for query in ("budget_tokens=1", "style=poem", "cursor=!", "nothing=1", "budget_tokens=x"):
         status, body, _ = await client.get(f"/v1/context?{query}")
         assert (status, body["code"]) == (400, "bad_parameter"), query
+
+
+@pytest.mark.parametrize("name", ["keys", "tables"])
+async def test_context_of_nothing_is_not_taken_for_one_of_everything(client: CheckedClient, name: str) -> None:
+    for given in ("", ",", f"{BTC},"):
+        status, body, _ = await client.get(f"/v1/context?{name}={given}")
+        assert (status, body["code"]) == (400, "bad_parameter"), given
+        assert body["parameter"].startswith(name)
