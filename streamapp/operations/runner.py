@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -94,7 +95,15 @@ class Operations:
             shared = self._surroundings[caller.access] = Surroundings()
             while len(self._surroundings) > _ACCESSES_MAX:
                 self._surroundings.popitem(last=False)
-        return Source(self.queries(caller), self._settings, self._clock, owner=caller.owner, surroundings=shared)
+        queries = self.queries(caller)
+        return Source(
+            queries,
+            self._settings,
+            self._clock,
+            owner=caller.owner,
+            surroundings=shared,
+            again=queries if caller.unbound else self.queries(replace(caller, limits=None, trace=None)),
+        )
 
     async def call(self, name: str, given: Mapping[str, Any], caller: Caller = ANONYMOUS) -> Answer:
         """Run one operation.

@@ -43,6 +43,7 @@ class Source:
         clock: local time.
         owner: to whom cursors belong.
         surroundings: shared with those who may see the same.
+        again: the same reads, not counted: for what a call has paid for and looks at again; default: `queries`.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Source:
         *,
         owner: str = "",
         surroundings: Surroundings | None = None,
+        again: Queries | None = None,
     ) -> None:
         self.queries = queries
+        self.again = queries if again is None else again
         self.settings = settings
         self.clock = clock
         self.owner = owner

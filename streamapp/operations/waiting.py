@@ -44,7 +44,8 @@ async def wait_for(source: Source, arguments: WaitFor) -> Waited:
                     if following.done():
                         following.result()
                     try:
-                        newest, read_ms = await source.queries.get(info.name, key), source.clock.monotonic_ms()
+                        # not counted: changes that follow cost nothing, and whoever has spent all would see none of them
+                        newest, read_ms = await source.again.get(info.name, key), source.clock.monotonic_ms()
                     except QueryError:
                         continue  # what was read last stands until something newer can be read
                     held = condition.holds(newest.value)

@@ -10,8 +10,12 @@ import pytest
 
 from streamapp.clock import ManualClock
 from streamapp.errors import BadParameterError, LeaseExpiredError, RateLimitedError, StaleError, UnknownKeyError
+from streamapp.operations.answers import Waited
 from streamapp.operations.conditions import parse
+from streamapp.queries.access import Caller, parse_access
+from streamapp.queries.limits import Limits, Rates
 from streamapp.queries.model import FieldInfo
+from streamapp.queries.trace import Trace
 from streamapp.views.serialise import dumps
 from tests.fakes.queries import MINUTE, FakeQueries, candle, latest
 from tests.unit.operations.conftest import BTC, ETH, START, Asked, asked
@@ -255,3 +259,21 @@ def test_condition_judges_what_readers_are_told(value: object, condition: str, h
     assert parse(condition, [FieldInfo("value", "any")]).holds({"value": value}) is holds
     told = msgspec.json.decode(dumps(value)) if type(value) is not object else None
     assert parse(condition, [FieldInfo("value", "any")]).holds({"value": told}) is holds, "as at another worker"
+
+
+async def test_looking_again_while_it_waits_costs_nothing(queries: FakeQueries) -> None:
+    limits = Limits(Rates(cost_per_min=5), queries.clock, lambda _reason: None)
+    caller = Caller("waits", parse_access(["read/latest"]), limits, trace=Trace())
+    operations = asked(queries).operations
+    given = {"table": "latest", "key": BTC, "condition": "price >= 200", "timeout_ms": 5_000}
+    waiting = asyncio.create_task(operations.call("wait_for", given, caller))
+    for price in range(150, 201):
+        queries.put("latest", BTC, latest(float(price)))
+        for _ in range(10):
+            await asyncio.sleep(0)
+    answer = await waiting
+    assert isinstance(answer, Waited)
+    assert answer.held is True
+    limits.check_cost()
+    assert caller.trace is not None
+    assert caller.trace.key_count <= 2, "the key was asked for, and followed"
