@@ -175,10 +175,7 @@ class OnChange:
         try:
             while place.waiting is not None:
                 await self._settled(place)
-                async with self._slots:
-                    # while it waited for its turn the value may have changed, or the condition have ended
-                    ready, place.waiting = place.waiting, None
-                    outcome = None if ready is None else await self._attempts(ready)
+                outcome = await self._attempts(place)
                 if outcome is not None:
                     await self._tell(outcome)
         finally:
@@ -195,24 +192,33 @@ class OnChange:
             newest = place.waiting
             await asyncio.sleep(min(self._debounce_s, max(0.0, latest - now())))
 
-    async def _attempts(self, activation: Activation) -> Outcome:
+    async def _attempts(self, place: _Place) -> Outcome | None:
+        """What came of acting on what waits; None where nothing does any more."""
         error = ""
+        activation: Activation | None = None
         for attempt in range(1, self._retries + 2):
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    return Outcome(activation, await self._action(activation), None, attempt)
-            except TimeoutError:
-                error = f"no result within {self._timeout_s:g} s"
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                error = "the action was cancelled"  # something that it waited for was, and not the watch
-            except Exception as problem:
-                error = f"{type(problem).__name__}: {problem}"
+            async with self._slots:  # for one try: while this one pauses others may run
+                if activation is None:
+                    # while it waited for its turn the value may have changed, or the condition have ended
+                    activation, place.waiting = place.waiting, None
+                    if activation is None:
+                        return None
+                try:
+                    async with asyncio.timeout(self._timeout_s):
+                        return Outcome(activation, await self._action(activation), None, attempt)
+                except TimeoutError:
+                    error = f"no result within {self._timeout_s:g} s"
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    error = "the action was cancelled"  # something that it waited for was, and not the watch
+                except Exception as problem:
+                    error = f"{type(problem).__name__}: {problem}"
             if attempt <= self._retries:
                 bound = min(_PAUSE_MAX_S, self._pause_s * 2 ** (attempt - 1))
                 await asyncio.sleep(random.uniform(bound / 2, bound))
+        assert activation is not None
         return Outcome(activation, None, error, self._retries + 1)
 
     async def _tell(self, outcome: Outcome) -> None:

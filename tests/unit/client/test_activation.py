@@ -181,6 +181,26 @@ async def test_actions_at_once_are_bounded() -> None:
     assert max(at_once) == 3
 
 
+async def test_action_that_pauses_before_its_next_try_keeps_no_other_from_running() -> None:
+    ran: list[str] = []
+
+    async def fails_first(activation: Activation) -> None:
+        ran.append(activation.key)
+        if activation.key == "x:A":
+            raise ValueError("no")
+
+    async def changes() -> AsyncIterator[Event]:
+        yield event("x:A", 9.0)
+        await turns()
+        yield event("x:B", 9.0)
+        await turns()
+        assert ran == ["x:A", "x:B"]
+
+    options = {"debounce_ms": 0, "concurrency": 1, "retries": 1, "pause_s": 1_000.0}
+    await OnChange(client_of(changes), "latest", "close > 1", fails_first, **options).run()  # type: ignore[arg-type]
+    assert ran == ["x:A", "x:B"]
+
+
 async def test_quick_changes_are_one_action_with_the_newest_value(serve: Serve, queries: FakeQueries) -> None:
     async with running(serve, "price > 1000", price, debounce_ms=1_500, debounce_max_ms=60_000) as told:
         for number in range(10):
