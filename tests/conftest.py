@@ -1,10 +1,11 @@
 """Fixtures that every tier shares."""
 
 import os
-import socket
 from collections.abc import Iterator
 
 import pytest
+
+from tests.fakes.ports import unused_port
 
 TEST_BROKERS = "STREAMAPP_TEST_BROKERS"
 
@@ -35,6 +36,4 @@ def kafka() -> Iterator[str]:
 @pytest.fixture
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return unused_port()

@@ -12,7 +12,8 @@ from mcp.client import Client
 from streamapp.settings import Settings
 from tests.fakes.agent_app import MODULE, calls
 from tests.fakes.bridge_runs import clean_topics
-from tests.fakes.processes import Streamapp, Topics, Worker, started, until, unused_port
+from tests.fakes.ports import unused_port
+from tests.fakes.processes import Streamapp, Topics, Worker, started, until
 from tests.fakes.user_apps import UserApp
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]

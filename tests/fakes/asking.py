@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fakes.processes import HOST
+from tests.fakes.ports import HOST
 
 _TIMEOUT_S = 30
 

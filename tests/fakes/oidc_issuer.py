@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 import aiohttp
 
 from tests.fakes.node_packages import NodePackages
-from tests.fakes.processes import HOST, Child
+from tests.fakes.ports import HOST
+from tests.fakes.processes import Child
 
 _HERE = Path(__file__).parent / "oidc"
 _PAGES_MAX = 10

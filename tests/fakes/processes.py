@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,10 +26,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from streamapp.kafka.admin import KafkaAdmin
 from streamapp.kafka.topics import TopicSpec
 from streamapp.settings import Settings
+from tests.fakes.ports import HOST, unused_port
 
 Answer = TypeVar("Answer")
 
-HOST = "127.0.0.1"
 #: generous: a loaded machine takes many times what an idle one does
 WAIT_S = 120.0
 _LOOK_EVERY_S = 0.02
@@ -52,13 +51,6 @@ def until(
             return answer
         time.sleep(_LOOK_EVERY_S)
     raise AssertionError(f"waited {timeout_s:.0f} s in vain for: {what}; {hint()}")
-
-
-def unused_port() -> int:
-    """A port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _die_with_parent() -> None:

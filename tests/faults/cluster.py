@@ -5,7 +5,6 @@ They share the jars and the Java of the embedded one. Every node is broker and c
 
 import base64
 import secrets
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Self
 from streamapp.local.jars import class_path
 from streamapp.local.java import find_java
 from streamapp.local.probe import KafkaProbe
-from tests.fakes.processes import HOST, Child, until
+from tests.fakes.ports import HOST, unused_port
+from tests.fakes.processes import Child, until
 
 _HEAP = ("-Xms96m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _LOG = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",)
@@ -45,7 +45,9 @@ class Cluster:
         self._host = host
         self._prefix = list(prefix)
         self.brokers: list[Broker] = []
-        ports = _unused_ports(2 * brokers) if host == HOST else list(range(19_092, 19_092 + 2 * brokers))
+        ports = (
+            [unused_port() for _ in range(2 * brokers)] if host == HOST else list(range(19_092, 19_092 + 2 * brokers))
+        )
         voters = ",".join(f"{n}@{host}:{ports[brokers + n - 1]}" for n in range(1, brokers + 1))
         java = str(find_java().path)
         jars = ":".join(str(path) for path in class_path())
@@ -133,14 +135,3 @@ def _properties(number: int, host: str, port: int, controller_port: int, voters:
         "num.io.threads": "2",
     }
     return "".join(f"{name}={value}\n" for name, value in properties.items())
-
-
-def _unused_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

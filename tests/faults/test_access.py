@@ -12,7 +12,7 @@ from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
 from streamapp.views.auth import COOKIE, new_token
-from tests.fakes.processes import HOST
+from tests.fakes.ports import HOST
 from tests.faults.lab import Lab, fault
 from tests.faults.tables import NEWEST
 from tests.faults.watch import Feed

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import psutil
 
-from tests.fakes.processes import HOST, until
+from tests.fakes.ports import HOST
+from tests.fakes.processes import until
 from tests.faults.lab import Lab, fault
 from tests.faults.tables import MINUTES, NEWEST
 from tests.faults.watch import Background, Feed

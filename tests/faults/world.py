@@ -17,7 +17,8 @@ from streamapp.kafka.topics import TopicSpec
 from streamapp.queries.model import HOP_HEADER
 from streamapp.queries.peers import hop_token
 from streamapp.settings import Settings
-from tests.fakes.processes import HOST, Topics, Worker, until
+from tests.fakes.ports import HOST
+from tests.fakes.processes import Topics, Worker, until
 from tests.faults.events import Trades
 from tests.faults.nursery import Nursery
 from tests.faults.oracle import Comparison, Oracle

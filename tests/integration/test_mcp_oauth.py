@@ -24,7 +24,8 @@ from streamapp.views.auth import new_token
 from tests.fakes.agent_app import KEYS, MODULE, fill
 from tests.fakes.asking import Told, ask
 from tests.fakes.oidc_issuer import OidcIssuer, Person
-from tests.fakes.processes import HOST, Topics, Worker, started, until
+from tests.fakes.ports import HOST
+from tests.fakes.processes import Topics, Worker, started, until
 from tests.fakes.user_apps import UserApp
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

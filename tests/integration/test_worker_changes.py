@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 import pytest
 
 from streamapp.queries.positions import decode
-from tests.fakes.processes import HOST, Topics, Worker, started, until
+from tests.fakes.ports import HOST
+from tests.fakes.processes import Topics, Worker, started, until
 from tests.fakes.user_apps import MINUTE, START, UserApp, trade
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]

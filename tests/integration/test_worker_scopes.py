@@ -24,7 +24,8 @@ from streamapp.settings import Settings
 from streamapp.views.auth import new_token
 from tests.fakes.agent_app import MODULE
 from tests.fakes.asking import Event, Told, ask, following
-from tests.fakes.processes import HOST, Topics, Worker, started
+from tests.fakes.ports import HOST
+from tests.fakes.processes import Topics, Worker, started
 from tests.fakes.user_apps import MINUTE, START, UserApp, trade
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]

@@ -20,7 +20,7 @@ from streamapp.errors import (
 from streamapp.metrics import Metrics
 from streamapp.operations.catalogue import OPERATIONS
 from streamapp.views.auth import new_token
-from tests.fakes.processes import unused_port
+from tests.fakes.ports import unused_port
 from tests.fakes.queries import FakeQueries, latest
 from tests.unit.mcp_server.conftest import BTC, ETH, Serve, clock, metrics, queries, serve
 from tests.unit.mcp_server.test_mcp_over_http import CALLS

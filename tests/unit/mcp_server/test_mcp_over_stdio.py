@@ -10,7 +10,7 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from streamapp.operations.catalogue import OPERATIONS
-from tests.fakes.processes import unused_port
+from tests.fakes.ports import unused_port
 from tests.fakes.queries import FakeQueries, latest
 from tests.unit.mcp_server.conftest import BTC, Serve
 from tests.unit.mcp_server.test_mcp_over_http import CALLS, text_of
