@@ -85,6 +85,8 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
         # Faust fixes fetch_max_wait_ms at 1500; the fetcher reads this attribute when the consumer starts
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         hand_out_batches(consumer)
+        # Faust's one time-out has to outlast a rebalance; see membership for what of that is left to joins
+        consumer._client._request_timeout_ms = self.consumer.app.settings.kafka_request_timeout_ms
         # Faust reads its own setting when the app is made, before there is a directory that could remember an identity
         consumer._group_instance_id = self.consumer.app.instance_id or None
         return consumer
@@ -165,4 +167,5 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
             def fenced(problem: FencedError) -> None:
                 app.loop.call_soon_threadsafe(app.fail, problem)
 
-            coordinator.watch(app.engine.lease, app.clock, fenced)
+            join_timeout_s = self._consumer._request_timeout_ms / 1000  # Faust's own, which the client does not keep
+            coordinator.watch(app.engine.lease, app.clock, fenced, join_timeout_s=join_timeout_s)

@@ -8,6 +8,10 @@ later versions of these requests are spoken, so that the broker can tell:
 - a member whose identity another process has taken is *fenced*, and stops;
 - a planned stop leaves the group, and the others take over at once.
 
+A client of aiokafka has one time-out for all requests. A join is answered at the end of the rebalance, so it would have to
+be longer than one; and with it a broker that takes connections and answers nothing (it hangs, or is starting) would keep
+heartbeats waiting past the session, and all other connections behind its own. So joins alone wait so long here.
+
 Everything that the coordinator sends passes through `_send_req`; that is where requests are replaced, and where the
 answers renew the lease. Private members of aiokafka; see tests/integration/test_engine_contract.py.
 """
@@ -22,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import errors
+from aiokafka.client import ConnectionGroup
 from aiokafka.consumer import consumer as consumer_module
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.commit import OffsetCommitRequest
-from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
 from streamapp.clock import Clock
 from streamapp.engine.group_requests import StaticCommit, StaticHeartbeat, StaticLeave
@@ -45,10 +50,21 @@ class MemberCoordinator(GroupCoordinator):  # type: ignore[misc]
     _lease: Lease | None = None
     _clock: Clock
     _on_fenced: Callable[[FencedError], None]
+    _join_timeout_s: float
 
-    def watch(self, lease: Lease, clock: Clock, on_fenced: Callable[[FencedError], None]) -> None:
-        """Keep this lease, and tell when another process has taken this one's identity (in the consumer's thread)."""
+    def watch(
+        self, lease: Lease, clock: Clock, on_fenced: Callable[[FencedError], None], *, join_timeout_s: float
+    ) -> None:
+        """Keep this lease, and tell when another process has taken this one's identity (in the consumer's thread).
+
+        Args:
+            lease: renewed by the group's answers.
+            clock: its monotonic time counts.
+            on_fenced: told once another process is this member.
+            join_timeout_s: bound on a request that the end of a rebalance answers; others have the client's.
+        """
         lease.attach()
+        self._join_timeout_s = join_timeout_s
         self._clock = clock
         self._on_fenced = on_fenced
         self._lease = lease
@@ -60,6 +76,7 @@ class MemberCoordinator(GroupCoordinator):  # type: ignore[misc]
         if isinstance(request, OffsetCommitRequest) and self.generation < 0:
             # without a generation the broker would take it for the commit of a consumer outside of any group
             raise errors.IllegalGenerationError(self.group_id)
+        self._set_patience(request)
         sent_ms = self._clock.monotonic_ms()
         response = await super()._send_req(self._named(request))
         codes = _error_codes(response)
@@ -77,6 +94,14 @@ class MemberCoordinator(GroupCoordinator):  # type: ignore[misc]
             elif codes == {_REBALANCE_IN_PROGRESS} and isinstance(request, HeartbeatRequest):
                 lease.renew(sent_ms, rebalancing=True)
         return response
+
+    def _set_patience(self, request: Any) -> None:
+        # private members: aiokafka has no time-out of a request. A connection reads its own when it sends, and from
+        # here to there nothing else runs
+        connection = self._client._conns.get((self.coordinator_id, ConnectionGroup.COORDINATION))
+        if connection is not None:
+            joins = isinstance(request, (JoinGroupRequest, SyncGroupRequest))
+            connection._request_timeout = self._join_timeout_s if joins else self._client._request_timeout_ms / 1000
 
     def _named(self, request: Any) -> Any:
         """The same request in a version that names the instance, where this member has one."""

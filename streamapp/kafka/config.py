@@ -57,7 +57,7 @@ def faust_broker_options(settings: Settings) -> dict[str, Any]:
 
     Durations are seconds there. `broker_request_timeout` (90 s) and `broker_rebalance_timeout` (60 s) keep Faust's
     defaults on purpose: a join request is answered only at the end of the rebalance, so the first bound must stay above
-    the second, and above the session time-out.
+    the second, and above the session time-out. Of a worker's requests only joins take it; see `engine/membership.py`.
 
     Raises:
         ConfigurationError: as `confluent_config`.

@@ -1,9 +1,12 @@
-"""Fault 2: kill -9 and restart of a broker, of three that replicate everything."""
+"""Fault 2: kill -9 and restart of a broker, of three that replicate everything; and one that hangs."""
 
 import contextlib
 import random
+import signal
 import time
 from collections.abc import Callable
+
+from confluent_kafka.admin import AdminClient
 
 from streamapp.errors import KafkaError
 from tests.fakes.processes import until
@@ -62,3 +65,37 @@ def test_broker_kills(lab: Lab) -> None:
         world.figures.update(kills=KILLS, broker_back_s=max(back))
         world.verify()
     assert not ahead, f"commits beyond the flushed changelog: {ahead}"
+
+
+@fault(2, "the group's coordinator hangs: SIGSTOP, then SIGCONT", timeout_s=400)
+def test_hung_broker(lab: Lab) -> None:
+    draw = random.Random(f"hung-{lab.seed}")
+    # a request that waits as long as a rebalance may take would be over after the checkpoint's time-out
+    env = {
+        "STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "10000",
+        "STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS": "5000",
+        "STREAMAPP_FLUSH_TIMEOUT_MS": "30000",
+    }
+    with (
+        Cluster(lab.folder / "kafka") as cluster,
+        lab.world(cluster.bootstrap, partitions=3, replication=3, shapes=(MINUTES, BURSTS, SYMBOLS), env=env) as world,
+    ):
+        worker = world.worker()
+        world.produce(1_000)
+        worker.start().until_ready()
+        client = AdminClient({"bootstrap.servers": cluster.bootstrap})
+        group = client.describe_consumer_groups([world.app])[world.app].result(30)
+        hung = next(broker for broker in cluster.brokers if broker.number == group.coordinator.id)
+        with Feed(world, 60):
+            time.sleep(draw.uniform(0.5, 2.0))
+            hung.signal(signal.SIGSTOP)
+            time.sleep(draw.uniform(1.0, 4.0))
+        try:
+            world.settle()
+            world.figures["settled_without_it_s"] = world.figures["settled_s"]
+            assert worker.running, f"the worker ended by itself: {world.hint()}"
+        finally:
+            hung.signal(signal.SIGCONT)
+        world.produce(1_000)
+        world.settle()
+        world.verify()

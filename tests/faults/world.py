@@ -218,6 +218,7 @@ class World:
                     "partitioner": "murmur2_random",
                     "message.max.bytes": 4 << 20,
                     "delivery.timeout.ms": int(timeout_s * 1000),
+                    "socket.timeout.ms": 10_000,  # a broker that hangs holds it up no longer than that
                     "log_level": 2,
                 }
             )

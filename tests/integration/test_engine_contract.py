@@ -11,8 +11,10 @@ from typing import Any
 
 import aiokafka
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
-from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
+from aiokafka.consumer.group_coordinator import BaseCoordinator, CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
 from aiokafka.protocol.commit import OffsetCommitRequest
 from faust.app.base import App
@@ -82,6 +84,9 @@ SOURCES = [
     (App, "_on_partitions_assigned", "de932b7927db85b3"),
     (App, "_on_rebalance_when_stopped", "1b172d9af8ff4eb6"),
     (GroupCoordinator, "_send_req", "fa4b12e914ce9fcf"),
+    (AIOKafkaConnection, "send", "5909ea32f4efca49"),
+    (AIOKafkaClient, "send", "246b277687d7b687"),
+    (AIOKafkaClient, "_get_conn", "68ce5d8391719d33"),
     (GroupCoordinator, "_maybe_leave_group", "016cd88a16e6c4b5"),
     (GroupCoordinator, "reset_generation", "537aa37c531b4de9"),
     (GroupCoordinator, "_on_join_prepare", "4d9524afc0ee2c2f"),
@@ -130,6 +135,12 @@ ATTRIBUTES = [
     (Web.__init__, "_runner"),
     (aiokafka.AIOKafkaConsumer.__init__, "_group_instance_id"),
     (aiokafka.AIOKafkaConsumer.__init__, "_coordinator"),
+    (aiokafka.AIOKafkaConsumer.__init__, "_client"),
+    (aiokafka.AIOKafkaConsumer.__init__, "_request_timeout_ms"),
+    (AIOKafkaClient.__init__, "_request_timeout_ms"),
+    (AIOKafkaClient.__init__, "_conns"),
+    (AIOKafkaConnection.__init__, "_request_timeout"),
+    (BaseCoordinator.__init__, "_client"),
     (GroupCoordinator.__init__, "_group_instance_id"),
     (GroupCoordinator.__init__, "_assignors"),
     (GroupCoordinator.__init__, "generation"),
