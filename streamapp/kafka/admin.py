@@ -292,6 +292,8 @@ class KafkaAdmin:
             lambda client, t: client.list_offsets(request, request_timeout=t),
             # a topic that another broker has just created, or that a restarted one has not read about yet
             passing=ClientError.UNKNOWN_TOPIC_OR_PART,
+            # what librdkafka 2.16 tells of partitions whose leader did not answer in time, without an error
+            untold=lambda answer: answer.offset < 0,
         )
         return {(tp.topic, tp.partition): answer.offset for tp, answer in answers.items()}
 
@@ -320,6 +322,7 @@ class KafkaAdmin:
         request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]],
         absent: int | None = None,
         passing: int | None = None,
+        untold: Callable[[Any], bool] = lambda _answer: False,
     ) -> dict[T, Any]:
         """Send one request in a thread and collect its answers.
 
@@ -327,11 +330,12 @@ class KafkaAdmin:
             request: sends it.
             absent: the error code that means None.
             passing: an error code after which it is asked again, beside those that are always worth it.
+            untold: whether an answer is none, after which it is asked again.
         """
         deadline_ms = self._clock.monotonic_ms() + self._patience_ms
         while True:
             try:
-                return await asyncio.to_thread(self._ask_each_sync, request, absent, passing)
+                return await asyncio.to_thread(self._ask_each_sync, request, absent, passing, untold)
             except self._passing as problem:
                 if self._clock.monotonic_ms() >= deadline_ms:
                     if isinstance(problem, _PassingError):
@@ -344,6 +348,7 @@ class KafkaAdmin:
         request: Callable[[AdminClient, float], Mapping[T, "Future[Any]"]],
         absent: int | None,
         passing: int | None,
+        untold: Callable[[Any], bool],
     ) -> dict[T, Any]:
         client = self._client
         if client is None:
@@ -360,6 +365,13 @@ class KafkaAdmin:
                     if absent is None or problem.args[0].code() != absent:
                         raise
                     answers[name] = None
+            if unknown := [name for name, answer in answers.items() if untold(answer)]:
+                raise _PassingError(
+                    f"Kafka at {self._brokers} did not tell of {unknown[0]} within {self._timeout_ms} ms"
+                )
+        except _PassingError as problem:
+            self._look_at_client(client, problem, began_ms)
+            raise
         except TimeoutError:
             failure: KafkaError = self._unavailable("no answer at all")
             self._look_at_client(client, failure, began_ms)

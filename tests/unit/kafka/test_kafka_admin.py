@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError as ClientError
 from confluent_kafka import KafkaException
 
 from streamapp.clock import ManualClock
-from streamapp.errors import BrokerUnavailableError, TopicMismatchError
+from streamapp.errors import BrokerUnavailableError, KafkaError, TopicMismatchError
 from streamapp.kafka.admin import KafkaAdmin, TopicDescription, _check_topic
 from streamapp.kafka.topics import TopicSpec
 from streamapp.settings import Settings
@@ -55,6 +55,22 @@ async def test_end_offsets_of_a_topic_that_is_not_known_everywhere_yet_are_asked
     admin._client = SimpleNamespace(list_offsets=list_offsets, poll=lambda timeout: None)
     assert await admin.end_offsets([("t", 0)]) == {("t", 0): 7}
     assert len(asked) == 3
+
+
+async def test_end_offsets_that_are_not_told_are_asked_for_again_and_never_taken_for_an_end():
+    admin = KafkaAdmin(Settings(kafka_request_timeout_ms=300))
+    told = [-1001, -1001, 7]
+
+    def list_offsets(request, **_):
+        answers = {tp: Future() for tp in request}
+        for answer in answers.values():
+            answer.set_result(SimpleNamespace(offset=told.pop(0) if told else -1001))
+        return answers
+
+    admin._client = SimpleNamespace(list_offsets=list_offsets, poll=lambda timeout: None)
+    assert await admin.end_offsets([("t", 0)]) == {("t", 0): 7}
+    with pytest.raises(KafkaError, match="did not tell of"):
+        await admin.end_offsets([("t", 0)])
 
 
 @pytest.mark.parametrize("patience_ms", [None, 5_000])
