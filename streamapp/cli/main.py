@@ -90,9 +90,8 @@ def run() -> None:
 
 
 def _line(problem: Exception) -> str:
-    if (
-        getattr(problem, "title", None) == "Settings"
-    ):  # pydantic's own text has several lines, and the values of secrets
+    # by its title: the model takes long to load; its own text has several lines, and the values of secrets
+    if getattr(problem, "title", None) == "Settings":
         from streamapp.settings import explain
 
         return f"settings: {explain(cast('Any', problem))}"

@@ -4,7 +4,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from confluent_kafka.admin import AdminClient
 
@@ -15,9 +15,23 @@ from tests.faults.lab import Lab, fault
 from tests.faults.oracle import commits_ahead
 from tests.faults.tables import BURSTS, MINUTES, SYMBOLS
 from tests.faults.watch import Feed
-from tests.faults.world import timed
+from tests.faults.world import FaultWorker, World, timed
 
 KILLS = 3
+
+
+@contextlib.contextmanager
+def _replicated(lab: Lab, **env: str) -> Iterator[tuple[Cluster, World, FaultWorker]]:
+    """Three brokers, and a worker that is ready, with some trades behind it."""
+    env = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "10000", "STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS": "5000", **env}
+    with (
+        Cluster(lab.folder / "kafka") as cluster,
+        lab.world(cluster.bootstrap, partitions=3, replication=3, shapes=(MINUTES, BURSTS, SYMBOLS), env=env) as world,
+    ):
+        worker = world.worker()
+        world.produce(1_000)
+        worker.start().until_ready()
+        yield cluster, world, worker
 
 
 def _patiently(ask: Callable[[], list[str]]) -> list[str]:
@@ -36,15 +50,8 @@ def _patiently(ask: Callable[[], list[str]]) -> list[str]:
 @fault(2, "kill -9 and restart of a broker, of three", timeout_s=600)
 def test_broker_kills(lab: Lab) -> None:
     draw = random.Random(f"brokers-{lab.seed}")
-    env = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "10000", "STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS": "5000"}
     back, ahead = [], []
-    with (
-        Cluster(lab.folder / "kafka") as cluster,
-        lab.world(cluster.bootstrap, partitions=3, replication=3, shapes=(MINUTES, BURSTS, SYMBOLS), env=env) as world,
-    ):
-        worker = world.worker()
-        world.produce(1_000)
-        worker.start().until_ready()
+    with _replicated(lab) as (cluster, world, worker):
         with Feed(world, 60):
             for _ in range(KILLS):
                 time.sleep(draw.uniform(0.5, 2.0))
@@ -71,18 +78,7 @@ def test_broker_kills(lab: Lab) -> None:
 def test_hung_broker(lab: Lab) -> None:
     draw = random.Random(f"hung-{lab.seed}")
     # a request that waits as long as a rebalance may take would be over after the checkpoint's time-out
-    env = {
-        "STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "10000",
-        "STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS": "5000",
-        "STREAMAPP_FLUSH_TIMEOUT_MS": "30000",
-    }
-    with (
-        Cluster(lab.folder / "kafka") as cluster,
-        lab.world(cluster.bootstrap, partitions=3, replication=3, shapes=(MINUTES, BURSTS, SYMBOLS), env=env) as world,
-    ):
-        worker = world.worker()
-        world.produce(1_000)
-        worker.start().until_ready()
+    with _replicated(lab, STREAMAPP_FLUSH_TIMEOUT_MS="30000") as (cluster, world, worker):
         client = AdminClient({"bootstrap.servers": cluster.bootstrap})
         group = client.describe_consumer_groups([world.app])[world.app].result(30)
         hung = next(broker for broker in cluster.brokers if broker.number == group.coordinator.id)
