@@ -297,23 +297,19 @@ class Bridge(Service):  # type: ignore[misc]  # mode is untyped here
     async def _ensure_topics(self) -> dict[str, int]:
         """Create what is missing; how many partitions each has. A feed's own topic stays as whoever made it wanted it."""
         settings = self.settings
-        specs = BUILTIN_TOPICS(settings)
-        builtin = {spec.name for spec in specs}
-        own = {topic for connection in self.connections.values() for topic in connection.protocol.topics} - builtin
-        found = await self._admin.describe_topics(sorted(own), with_config=False)
-        specs += [
+        builtin = BUILTIN_TOPICS(settings)
+        topics = {topic for connection in self.connections.values() for topic in connection.protocol.topics}
+        own = [
             TopicSpec(
                 topic,
                 settings.partitions,
                 replication=settings.replication_factor,
                 retention_ms=settings.topic_retention_ms,
             )
-            for topic, there in found.items()
-            if there is None
+            for topic in sorted(topics - {spec.name for spec in builtin})
         ]
-        await self._admin.ensure_topics(specs)
-        counts = {topic: there.partitions for topic, there in found.items() if there is not None}
-        return counts | {spec.name: spec.partitions for spec in specs}
+        found = await self._admin.ensure_topics(own, as_found=True) | await self._admin.ensure_topics(builtin)
+        return {name: topic.partitions for name, topic in found.items()}
 
     def _new_producer(self) -> DurableProducer:
         patient = self.settings.model_copy(update={"kafka_delivery_timeout_ms": _DELIVERY_TIMEOUT_MS})

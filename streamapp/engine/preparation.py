@@ -35,25 +35,27 @@ async def prepare_topics(
     ours = {table.final_topic for table in tables}
     sources = {source.topic for table in tables for source in table.definition.sources}
     external = sorted((sources | set(declared) | set(_ALWAYS)) - ours)
-    found = await admin.describe_topics(external, with_config=False)
-    missing: list[TopicSpec] = []
-    counts: dict[str, int] = {}
-    for topic in external:
-        description = found[topic]
-        if description is not None:
-            counts[topic] = description.partitions
-            continue
-        spec = builtin.get(topic) or TopicSpec(
-            topic,
-            declared.get(topic, settings.partitions),
-            settings.replication_factor,
-            retention_ms=settings.topic_retention_ms,
-        )
-        counts[topic] = spec.partitions
-        missing.append(spec)
-    await admin.ensure_topics(missing)
-    await admin.ensure_topics(_internal_topics(settings, tables, counts))
-    await _learn_identities(admin, tables)
+    found = await admin.ensure_topics(
+        [_external_topic(settings, name, builtin, declared) for name in external], as_found=True
+    )
+    counts = {name: topic.partitions for name, topic in found.items()}
+    found |= await admin.ensure_topics(_internal_topics(settings, tables, counts))
+    for table in tables:
+        table.topic_ids = tuple(found[topic].topic_id for topic in table.consumed_topics)
+        table.changelog_id = found[table.changelog_topic].topic_id
+    check_room(tables)
+
+
+def _external_topic(
+    settings: Settings, name: str, builtin: Mapping[str, TopicSpec], declared: Mapping[str, int]
+) -> TopicSpec:
+    """A source as it is made where nobody has made it yet."""
+    return builtin.get(name) or TopicSpec(
+        name,
+        declared.get(name, settings.partitions),
+        settings.replication_factor,
+        retention_ms=settings.topic_retention_ms,
+    )
 
 
 def _internal_topics(settings: Settings, tables: Sequence[RunningTable], counts: dict[str, int]) -> list[TopicSpec]:
@@ -69,16 +71,6 @@ def _internal_topics(settings: Settings, tables: Sequence[RunningTable], counts:
             waiting.remove(table)
             specs += _table_topics(settings, table, counts)
     return specs
-
-
-async def _learn_identities(admin: KafkaAdmin, tables: Sequence[RunningTable]) -> None:
-    used = sorted({name for table in tables for name in (*table.consumed_topics, table.changelog_topic)})
-    described = await admin.describe_topics(used, with_config=False)
-    ids = {name: description.topic_id for name, description in described.items() if description is not None}
-    for table in tables:
-        table.topic_ids = tuple(ids[topic] for topic in table.consumed_topics)
-        table.changelog_id = ids[table.changelog_topic]
-    check_room(tables)
 
 
 def _table_topics(settings: Settings, table: RunningTable, counts: dict[str, int]) -> list[TopicSpec]:

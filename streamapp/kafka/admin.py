@@ -170,27 +170,37 @@ class KafkaAdmin:
             )
         return described
 
-    async def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+    async def ensure_topics(self, specs: Sequence[TopicSpec], *, as_found: bool = False) -> dict[str, TopicDescription]:
         """Create what is missing, and return once every topic is there with a leader for each partition.
 
         Settings of an existing topic are left alone, apart from a check of what would break the application: its number
         of partitions, and whether it is compacted.
+
+        Args:
+            specs: the topics; what is created is made so.
+            as_found: topics that exist are somebody else's: neither checked, nor waited for.
+
+        Returns:
+            All of them by name, as the cluster told of them when they were there. Not to be asked for again: a broker
+            may not have heard yet of what another one has just created.
 
         Raises:
             TopicMismatchError: a topic exists, but not as declared.
             KafkaError: it could not be created, or did not become visible in time.
         """
         if not specs:
-            return
-        existing = await self.describe_topics([spec.name for spec in specs])
-        for spec in specs:
-            topic = existing[spec.name]
-            if topic is not None:
-                _check_topic(spec, topic)
-        missing = [spec for spec in specs if existing[spec.name] is None]
+            return {}
+        existing = await self.describe_topics([spec.name for spec in specs], with_config=not as_found)
+        found = {name: topic for name, topic in existing.items() if topic is not None}
+        if not as_found:
+            for spec in specs:
+                if spec.name in found:
+                    _check_topic(spec, found[spec.name])
+        missing = [spec for spec in specs if spec.name not in found]
         if missing:
             await self._create(missing)
-        await self._until_visible({spec.name: spec for spec in specs})
+        awaited = missing if as_found else specs
+        return found | await self._until_visible({spec.name: spec for spec in awaited}, check=not as_found)
 
     async def delete_topics(self, names: Iterable[str]) -> None:
         """Delete topics, and return once the cluster no longer knows them; absent ones are not an error."""
@@ -253,17 +263,20 @@ class KafkaAdmin:
             absent=ClientError.TOPIC_ALREADY_EXISTS,
         )
 
-    async def _until_visible(self, specs: Mapping[str, TopicSpec]) -> None:
+    async def _until_visible(self, specs: Mapping[str, TopicSpec], *, check: bool) -> dict[str, TopicDescription]:
+        seen: dict[str, TopicDescription] = {}
+
         async def visible() -> bool:
-            topics = await self.describe_topics(specs, with_config=False)
-            for name, topic in topics.items():
+            for name, topic in (await self.describe_topics(specs.keys() - seen, with_config=False)).items():
                 if topic is None or topic.leaderless:
-                    return False
-                if topic.partitions != specs[name].partitions:
+                    continue
+                if check and topic.partitions != specs[name].partitions:
                     _check_topic(specs[name], topic)
-            return True
+                seen[name] = topic
+            return len(seen) == len(specs)
 
         await self._until(visible, f"topics {', '.join(specs)} to have a leader for every partition")
+        return seen
 
     async def _until(self, condition: Callable[[], Any], what: str) -> None:
         deadline_ms = self._clock.monotonic_ms() + self._timeout_ms

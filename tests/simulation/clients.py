@@ -177,10 +177,11 @@ class SimulatedAdmin:
             name: TopicDescription(name, f"id-{name}", counts[name], 1) if name in counts else None for name in names
         }
 
-    async def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+    async def ensure_topics(self, specs: Sequence[TopicSpec], *, as_found: bool = False) -> dict[str, TopicDescription]:
         await self._pass()
         for spec in specs:
             self._cluster.create(spec.name, spec.partitions, compacted=spec.cleanup == "compact")
+        return {name: topic for name, topic in (await self.describe_topics([s.name for s in specs])).items() if topic}
 
     async def begin_offsets(self, places: Iterable[Place]) -> dict[Place, int]:
         wanted = list(places)

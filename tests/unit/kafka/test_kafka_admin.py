@@ -137,3 +137,43 @@ async def test_admin_that_remembers_what_was_asks_with_a_new_client(monkeypatch,
     assert await admin.end_offsets([("t", 0)]) == {("t", 0): 7}
     assert len(made) == 2
     assert asked[-1] - begun_ms >= after_ms
+
+
+class SlowlyTold(KafkaAdmin):
+    """A cluster whose brokers take turns to answer: the k-th topic created is unknown again in answer k + 1 to come."""
+
+    def __init__(self, *topics):
+        super().__init__(Settings(kafka_request_timeout_ms=5_000))
+        self.topics = {topic.name: topic for topic in topics}
+        self.unknown_in = {}
+        self.asked = []
+
+    async def describe_topics(self, names, *, with_config=True):
+        self.asked.append(sorted(names))
+        return {name: self.topics.get(name) if self.unknown_in.get(name) != len(self.asked) else None for name in names}
+
+    async def _create(self, specs):
+        for spec in specs:
+            self.topics[spec.name] = TopicDescription(spec.name, f"id-{spec.name}", spec.partitions, spec.replication)
+            self.unknown_in[spec.name] = len(self.asked) + 1 + len(self.unknown_in)
+
+
+async def test_ensured_topics_are_told_as_they_were_seen_once_and_not_asked_for_again():
+    admin = SlowlyTold()
+    found = await admin.ensure_topics([TopicSpec("a", 1), TopicSpec("b", 2), TopicSpec("c", 3)])
+    assert {name: (topic.topic_id, topic.partitions) for name, topic in found.items()} == {
+        "a": ("id-a", 1),
+        "b": ("id-b", 2),
+        "c": ("id-c", 3),
+    }
+    # all that were told of once are there, although in each answer another one is unknown
+    assert admin.asked == [["a", "b", "c"], ["a", "b", "c"], ["a"]]
+
+
+async def test_topics_taken_as_found_are_neither_checked_nor_waited_for():
+    leaderless = TopicDescription("there", "its-id", 3, 1, leaderless=1)
+    admin = SlowlyTold(leaderless)
+    found = await admin.ensure_topics([TopicSpec("there", 8), TopicSpec("new", 8)], as_found=True)
+    assert found == {"there": leaderless, "new": TopicDescription("new", "id-new", 8, 1)}
+    with pytest.raises(TopicMismatchError, match="expected 8 partitions"):
+        await admin.ensure_topics([TopicSpec("there", 8)])
