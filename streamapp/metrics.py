@@ -23,6 +23,12 @@ class Metrics:
         self.late_records = Counter(
             "streamapp_late_records", "records too late for a window", ["table"], registry=registry
         )
+        self.rekey_markers = Counter(
+            "streamapp_rekey_markers",
+            "markers that told a re-keyed table's partition how far its source has come",
+            ["table"],
+            registry=registry,
+        )
         self.mended_keys = Counter(
             "streamapp_mended_keys",
             "keys written again to the changelog because a replaced owner wrote over them",

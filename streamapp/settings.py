@@ -157,6 +157,11 @@ class Settings(BaseSettings):
     idle_timeout_ms: int = Field(
         0, ge=0, description="a partition of which fetches find nothing for so long closes its windows; 0: never"
     )
+    rekey_marker_interval_ms: int = Field(
+        1_000,
+        gt=0,
+        description="from one time to the next that the partitions of a re-keyed table are told how far its source has come",
+    )
     flush_timeout_ms: int = Field(60_000, gt=0, description="bound on one checkpoint; past it the worker stops")
     stop_timeout_ms: int = Field(
         60_000, gt=0, description="a worker that failed, and has not stopped by then, ends its process at once"

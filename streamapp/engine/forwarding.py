@@ -5,7 +5,8 @@ table that is added later, or comes back, has all of the source before it. So a 
 the next offset to forward; and a table that is not named there begins at its own beginning. Repeats are told by their
 origin, so to begin too early costs time only.
 
-A table is named with the identity of its re-key topic: where that was created anew, nothing of it has been forwarded.
+A table is named with the identity of its re-key topic: where that was created anew, nothing of it has been forwarded. And
+with the stream time of what was forwarded: what comes after it is judged late by that, whoever forwards it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from streamapp.errors import ConfigurationError
+from streamapp.state.definition import MAX_TIME_MS
 
 if TYPE_CHECKING:
     from streamapp.engine.tables import RunningTable
@@ -34,17 +36,20 @@ class Forwarded:
     Attributes:
         topic_id: the identity of the re-key topic that holds the records.
         next_offset: everything below it is there, acknowledged.
+        stream_time: the greatest event time of a record that is there, ms; -1 where there is none. It may count records
+            behind `next_offset`, which are there as well and come again as repeats.
     """
 
     topic_id: str
     next_offset: int
+    stream_time: int = -1
 
 
 def encode(forwarded: Mapping[str, Forwarded]) -> str:
     """The metadata of a commit, by name of the table; empty where no table is named."""
     if not forwarded:
         return ""
-    named = {name: [one.topic_id, one.next_offset] for name, one in sorted(forwarded.items())}
+    named = {name: [one.topic_id, one.next_offset, one.stream_time] for name, one in sorted(forwarded.items())}
     return orjson.dumps({_NAME: named}).decode() + _END
 
 
@@ -52,7 +57,9 @@ def decode(metadata: str) -> dict[str, Forwarded]:
     """What `encode` was given; nothing where the metadata is somebody else's."""
     try:
         named = orjson.loads(metadata.removesuffix(_END))[_NAME]
-        return {name: Forwarded(str(topic_id), int(offset)) for name, (topic_id, offset) in named.items()}
+        return {
+            name: Forwarded(str(topic_id), int(offset), int(time)) for name, (topic_id, offset, time) in named.items()
+        }
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}
 
@@ -85,7 +92,7 @@ def check_room(tables: Sequence["RunningTable"]) -> None:
     for table in tables:
         if table.definition.rekey is not None:
             named = by_source.setdefault(table.definition.sources[0].topic, {})
-            named[table.name] = Forwarded(table.topic_ids[0], _LARGEST_OFFSET)
+            named[table.name] = Forwarded(table.topic_ids[0], _LARGEST_OFFSET, MAX_TIME_MS)
     for topic, named in by_source.items():
         needed = len(encode(named))
         if needed > METADATA_MAX_BYTES:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streamapp.engine.forwarding import Forwarded
-from streamapp.engine.tables import ForwardTap, LivePartition, RekeyedTap, RunningTable
+from streamapp.engine.rekeying import ForwardTap, RekeyedTap
+from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.engine.tap import Tap
 from streamapp.errors import SourceChangedError
 from streamapp.state.entry import Checkpoint

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from streamapp.engine.lane import SourceLane
+from streamapp.engine.rekeying import ForwardTap
 from streamapp.engine.tables import TableTap
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ def close_idle(lanes: Iterable[SourceLane], timeout_ms: int, emptied_ms: Callabl
 
     A lane to which nothing comes is not silent yet: its partition may be held back, by an agent that is slow or for want of
     memory, or the brokers may be away, while records wait there. So silence counts up to the last fetch that found nothing.
+    Where a silent lane forwards to a re-keyed table, that is noted, to be told to the table's partitions.
 
     Args:
         lanes: of all partitions that records come from.
@@ -24,17 +26,18 @@ def close_idle(lanes: Iterable[SourceLane], timeout_ms: int, emptied_ms: Callabl
     """
     if not timeout_ms:
         return
-    idle: dict[tuple[str, int], tuple[PartitionState, list[int]]] = {}
+    idle: dict[tuple[str, int], tuple[PartitionState, set[int]]] = {}
     for lane in lanes:
         if not lane.ready or lane.waiting:
             continue
         emptied = emptied_ms(lane.topic, lane.partition)
-        if emptied is None or emptied - lane.last_activity_ms <= timeout_ms:
-            continue
+        silent = emptied is not None and emptied - lane.last_activity_ms > timeout_ms
         for tap in lane.taps:
-            # what a re-keyed table waits for may only be late in being forwarded, by a worker that is away
-            if isinstance(tap, TableTap) and tap.live.state is not None and tap.knows_its_origin:
-                found = idle.setdefault((tap.live.table.name, tap.live.partition), (tap.live.state, []))
-                found[1].append(tap.source)
+            if isinstance(tap, ForwardTap):
+                tap.silent = silent
+            elif isinstance(tap, TableTap) and tap.live.state is not None:
+                place = (tap.live.table.name, tap.live.partition)
+                idle.setdefault(place, (tap.live.state, set()))[1].update(tap.idle_origins(silent=silent))
     for state, origins in idle.values():
-        state.advance_idle(*origins)
+        if origins:
+            state.advance_idle(*origins)

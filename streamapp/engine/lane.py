@@ -22,7 +22,7 @@ from streamapp.engine.columnar import ColumnGroup, column_group
 from streamapp.engine.deadletters import DeadLetters, KafkaRecord
 from streamapp.engine.hot_keys import HotKeys
 from streamapp.engine.judging import Judge
-from streamapp.engine.tap import Decoded, Tap
+from streamapp.engine.tap import Decoded, MarkedTap, Tap
 from streamapp.engine.turns import Turns
 from streamapp.errors import RecordError, without_frames
 from streamapp.kafka.record_batch import RecordBatch
@@ -100,6 +100,7 @@ class SourceLane:
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._groups = _group_taps(taps)
+        self._marked = [tap for tap in taps if isinstance(tap, MarkedTap)]
         self._column_groups: list[ColumnGroup] | None = None  # made when the first batch comes
         self._native = native
         self._until_room = until_room
@@ -278,6 +279,25 @@ class SourceLane:
         self.last_activity_ms = self._clock.monotonic_ms()
 
     async def _process(self, chunk: Sequence[KafkaRecord], end: int) -> None:
+        if self._marked:
+            chunk, markers = self._split(chunk)
+            if chunk:
+                await self._take(chunk, end)
+            for tap in self._marked:
+                tap.mark(markers)
+        else:
+            await self._take(chunk, end)
+        self._finished(end)
+
+    def _split(self, chunk: Sequence[KafkaRecord]) -> tuple[Sequence[KafkaRecord], Sequence[KafkaRecord]]:
+        """The records of a chunk, and the markers between them."""
+        markers = [raw for raw in chunk if raw.value is None and any(tap.is_marker(raw) for tap in self._marked)]
+        if not markers:
+            return chunk, ()
+        aside = {raw.offset for raw in markers}
+        return [raw for raw in chunk if raw.offset not in aside], markers
+
+    async def _take(self, chunk: Sequence[KafkaRecord], end: int) -> None:
         usable, values = chunk, [record.value for record in chunk]
         try:
             fits = max(map(len, values)) <= self._judge_one.max_record_bytes  # type: ignore[arg-type]
@@ -297,7 +317,6 @@ class SourceLane:
                     self._reject(decoded.raw[index], problem)
                 if len(chunk) > _YIELD_MIN_RECORDS:
                     await asyncio.sleep(0)
-        self._finished(end)
 
     def _is_usable(self, record: KafkaRecord) -> bool:
         """Whether there is a value to decode; a record without one, or with too large a one, is set aside."""

@@ -15,7 +15,8 @@ from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.forwarding import Forwarded, decode, encode, merged
 from streamapp.engine.identity import SourceBounds, check_unread
 from streamapp.engine.lane import SourceLane
-from streamapp.engine.tables import ForwardTap, RekeyedTap, RunningTable, TableTap
+from streamapp.engine.rekeying import ForwardTap, RekeyedTap
+from streamapp.engine.tables import RunningTable, TableTap
 from streamapp.engine.tap import Tap
 from streamapp.engine.turns import Turns
 from streamapp.errors import KafkaError
@@ -100,6 +101,7 @@ class SourceLanes:
         self._on_failure = on_failure
         self._turns = Turns()
         self._consumer: SourceConsumer | None = None
+        self._next_told_ms = 0
         self._forwarded: dict[TopicPartition, Mapping[str, Forwarded]] = {}  # what the group's commits said, once read
 
     def attach(self, consumer: SourceConsumer) -> None:
@@ -174,6 +176,21 @@ class SourceLanes:
         await self.pause()
         self.lanes.clear()
 
+    async def tell_origins(self) -> None:
+        """Tell the partitions of re-keyed tables how far their sources have come, where they do not know it from records.
+
+        Raises:
+            ProduceError: a marker was not acknowledged.
+        """
+        now_ms = self._clock.monotonic_ms()
+        if now_ms < self._next_told_ms:
+            return
+        self._next_told_ms = now_ms + self._settings.rekey_marker_interval_ms
+        taps = [tap for lane in self.lanes.values() if lane.ready for tap in lane.taps if isinstance(tap, ForwardTap)]
+        told = await asyncio.gather(*(tap.tell() for tap in taps))
+        for tap, count in zip(taps, told, strict=True):
+            self._metrics.rekey_markers.labels(tap.name).inc(count)
+
     def _lane(self, topic: str, partition: int, taps: list[Tap]) -> SourceLane:
         return SourceLane(
             topic,
@@ -196,7 +213,7 @@ class SourceLanes:
             definition = table.definition
             if definition.rekey is not None:
                 if topic == table.rekey_topic:
-                    taps.append(RekeyedTap(table.live[partition], 0, self._metrics))
+                    taps.append(RekeyedTap(table.live[partition], self._metrics))
                 elif topic == definition.sources[0].topic:
                     taps.append(ForwardTap(table, partition, self._producer, _first_to_forward(table, here)))
                 continue
@@ -211,7 +228,7 @@ class SourceLanes:
             table.definition.rekey is not None
             and table.definition.start == "latest"
             and table.definition.sources[0].topic == topic
-            and table.next_to_forward(here.forwarded) is None
+            and table.forwarded(here.forwarded) is None
             for table in self._tables.values()
         )
 
@@ -266,11 +283,12 @@ class SourceLanes:
         return None if self._consumer is None else self._consumer.emptied_ms(topic, partition)
 
 
-def _first_to_forward(table: RunningTable, here: SourceBounds) -> int:
+def _first_to_forward(table: RunningTable, here: SourceBounds) -> Forwarded:
     """Where a re-keyed table goes on, or begins."""
-    known = table.next_to_forward(here.forwarded)
+    known = table.forwarded(here.forwarded)
     if known is not None:
         return known
+    begin = 0
     if table.definition.start == "latest":
-        return here.committed if here.committed is not None else here.end
-    return 0
+        begin = here.committed if here.committed is not None else here.end
+    return Forwarded(table.topic_ids[0], begin)

@@ -1,10 +1,9 @@
 """The tables of an app as they run: their topics, the partitions that live here, and the taps that feed them."""
 
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from streamapp.columns.rows import row_type
 from streamapp.engine.forwarding import Forwarded
@@ -12,7 +11,6 @@ from streamapp.engine.ledger import Ledger
 from streamapp.engine.tap import ByColumns, Decoded
 from streamapp.errors import RecordError, without_frames
 from streamapp.kafka.partitioner import partition_for
-from streamapp.kafka.producer import DurableProducer, OutMessage
 from streamapp.metrics import Metrics
 from streamapp.state.batch import Batch
 from streamapp.state.definition import TableDefinition
@@ -25,11 +23,6 @@ from streamapp.windows.sessions import Session
 
 if TYPE_CHECKING:
     from streamapp.records.codec import Codec
-
-_ORIGIN_HEADER = "streamapp-origin"
-#: partition and offset; the offset that was sent right before it to the same partition and may be missing there, or -1;
-#: event time in ms
-_ORIGIN = struct.Struct(">IQqq")
 
 
 @dataclass
@@ -114,10 +107,10 @@ class RunningTable:
         """The partitions that live here, by number."""
         return [self.live[partition] for partition in sorted(self.live)]
 
-    def next_to_forward(self, forwarded: Mapping[str, Forwarded]) -> int | None:
-        """Of a re-keyed table's source, as a commit tells it; None where it does not know this re-key topic."""
-        known = forwarded.get(self.name)
-        return known.next_offset if known is not None and known.topic_id == self.topic_ids[0] else None
+    def forwarded(self, told: Mapping[str, Forwarded]) -> Forwarded | None:
+        """How far a re-keyed table's source is forwarded, as a commit tells it; None where it does not know this topic."""
+        known = told.get(self.name)
+        return known if known is not None and known.topic_id == self.topic_ids[0] else None
 
     def partition_of(self, key: str) -> int:
         """The partition that holds a key: the choice of Kafka's default partitioner."""
@@ -138,11 +131,6 @@ class TableTap:
     """Feeds one source of a table's partition."""
 
     needs_key = True
-
-    @property
-    def knows_its_origin(self) -> bool:
-        """Whether all that the lane brings is of one origin, so that a silent lane is a silent origin."""
-        return True
 
     def __init__(self, live: LivePartition, source: int, metrics: Metrics) -> None:
         self.live = live
@@ -208,137 +196,15 @@ class TableTap:
             for position, problem in outcome.failed
         ]
 
+    def idle_origins(self, *, silent: bool) -> Collection[int]:
+        """The origins that hold no window open.
+
+        Args:
+            silent: whether nothing has come by this lane for long enough.
+        """
+        return (self.source,) if silent else ()
+
     def position(self) -> int | None:
         """The offset after the last one merged."""
         state = self.live.state
         return None if state is None else state.applied[self.source] + 1
-
-
-class RekeyedTap(TableTap):
-    """Feeds a re-keyed table from its re-key topic: offsets and their order are those of the origin partitions."""
-
-    @property
-    def knows_its_origin(self) -> bool:
-        """Only where there is one."""
-        return self.live.table.origins == 1
-
-    @property
-    def columns(self) -> None:
-        """Not at all: origins are told by headers, which only the records have."""
-
-    def prepare(self, decoded: Decoded) -> None:
-        """Nothing to do ahead."""
-
-    async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
-        """Merge a chunk, origin by origin; repeats of the forwarding are told by the origin's offset.
-
-        What stands behind a record that is missing is passed over: its forwarding failed, so both come again, in order.
-        """
-        rejects: list[tuple[int, RecordError]] = []
-        state = self.live.state
-        if state is None:
-            raise RuntimeError(f"{self.live.table.name}-{self.live.partition} got records before it was restored")
-        by_origin: dict[int, list[tuple[int, int, int]]] = {}
-        newest: dict[int, int] = {}
-        for index, raw in enumerate(decoded.raw):
-            header = next((value for name, value in raw.headers if name == _ORIGIN_HEADER), None)
-            if header is None or len(header) != _ORIGIN.size:
-                rejects.append((index, RecordError("missing_origin", f"expected the header {_ORIGIN_HEADER}")))
-                continue
-            origin, offset, before, time = _ORIGIN.unpack(header)
-            if origin < state.origins and before <= newest.get(origin, state.applied[origin]) < offset:
-                newest[origin] = offset
-                by_origin.setdefault(origin, []).append((index, offset, time))
-        for origin, found in by_origin.items():
-            picked = [index for index, _, _ in found]
-
-            def take(values: Sequence[Any], picked: Sequence[int] = picked) -> list[Any]:
-                return [values[index] for index in picked]
-
-            offsets = [offset for _, offset, _ in found]
-            batch = Batch(
-                0,
-                origin,
-                offsets[-1],
-                offsets,
-                take(decoded.keys),
-                take(decoded.records),
-                [time for _, _, time in found],
-                take(decoded.sequences),
-            )
-            rejects += [(picked[position], problem) for position, problem in self._merge(batch)]
-        return rejects
-
-    def position(self) -> int | None:
-        """Wherever the group is, as a repeat is harmless here; the beginning where there is no state yet."""
-        state = self.live.state
-        return 0 if state is not None and state.checkpoint is None else None
-
-
-class ForwardTap:
-    """Sends the records of a re-keyed table's source to the re-key topic, under their new key.
-
-    Args:
-        first: the offset of the first record to forward; those before it were forwarded already, or came before a table
-            that starts at the latest.
-    """
-
-    needs_key = False
-    columns: ByColumns | None = None  # the new key is a function of the record
-
-    def __init__(self, table: RunningTable, partition: int, producer: DurableProducer, first: int = 0) -> None:
-        source = table.definition.sources[0]
-        self.codec: Codec = source.codec
-        self.time_field = source.time_field
-        self._table = table
-        self._partition = partition
-        self._producer = producer
-        self._first = first
-
-    def prepare(self, decoded: Decoded) -> None:
-        """Nothing to do ahead."""
-
-    async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
-        """Forward a chunk and wait until all of it is acknowledged."""
-        rekey = self._table.definition.rekey
-        assert rekey is not None
-        rejects: list[tuple[int, RecordError]] = []
-        messages: list[OutMessage] = []
-        before: dict[int, int] = {}
-        for index, (raw, record) in enumerate(zip(decoded.raw, decoded.records, strict=True)):
-            if raw.offset < self._first:
-                continue
-            try:
-                key = rekey(record)
-                if not isinstance(key, str) or not key:
-                    raise TypeError(f"expected a key of text, got {key!r}")
-                raw_key = key.encode()
-            except Exception as problem:  # a user's function
-                rejects.append((index, RecordError("key_failed", f"table {self._table.name}: {problem!r}"[:500])))
-                continue
-            place = self._table.partition_of(key)
-            # of records that are sent together, one may fail and a later one not; the event time may be the record's own
-            # timestamp, which another one takes the place of on the re-key topic
-            origin = _ORIGIN.pack(self._partition, raw.offset, before.get(place, -1), decoded.times[index])
-            before[place] = raw.offset
-            messages.append(
-                OutMessage(self._table.rekey_topic, raw_key, raw.value, place, headers=((_ORIGIN_HEADER, origin),))
-            )
-        await self._producer.send_all(messages)
-        return rejects
-
-    def position(self) -> int:
-        """The first record to forward, wherever the group is: others may have moved it while this table was not there."""
-        return self._first
-
-    @property
-    def name(self) -> str:
-        """The table's name."""
-        return self._table.name
-
-    def forwarded(self, next_offset: int) -> Forwarded:
-        """How far the table has come, where its lane has passed on all below `next_offset`."""
-        return Forwarded(self._table.topic_ids[0], max(self._first, next_offset))
-
-
-Assignment = Mapping[str, Sequence[int]]

@@ -1,8 +1,8 @@
 """What a lane hands on, and what takes it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from streamapp.engine.deadletters import KafkaRecord
@@ -68,4 +68,17 @@ class Tap(Protocol):
 
     def prepare(self, decoded: Decoded) -> None:
         """Work ahead on a chunk that `accept` is given next; may run in a thread, changes nothing but the chunk."""
+        ...
+
+
+@runtime_checkable
+class MarkedTap(Protocol):
+    """A tap whose topic holds markers between the records: what has no value to decode, and is no dead letter."""
+
+    def is_marker(self, raw: "KafkaRecord") -> bool:
+        """Whether this is one."""
+        ...
+
+    def mark(self, markers: "Iterable[KafkaRecord]") -> None:
+        """Take those of a chunk, after its records; what stands behind a marker agrees with it, so none is too late."""
         ...

@@ -20,6 +20,11 @@ def times_of(batch: Batch) -> "Array":
     return _integers(batch, "times", batch.times)
 
 
+def stream_times_of(batch: Batch) -> "Array":
+    """What moves stream time, ms, int64 per record: the event times, or what the batch says of its origin."""
+    return times_of(batch) if batch.stream_times is None else _integers(batch, "stream_times", batch.stream_times)
+
+
 def offsets_of(batch: Batch) -> "Array":
     """Offsets, int64 per record."""
     return _integers(batch, "offsets", batch.offsets)

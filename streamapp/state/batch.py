@@ -25,6 +25,8 @@ class Batch:
         end: the last offset that this batch accounts for, records that went to the dead letters included.
         offsets, keys, records, times, sequences: per record; times are event time in ms, sequences -1 where unknown.
         columns: what was made of the batch by name, on first need; tables that share a decoding share it.
+        stream_times: per record the stream time of its origin, ms, where the batch holds only some of the origin's records;
+            never falling. None: the records tell it themselves.
     """
 
     source: int
@@ -36,6 +38,7 @@ class Batch:
     times: Sequence[int]
     sequences: Sequence[int]
     columns: dict[Any, Any] = field(default_factory=dict)
+    stream_times: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,7 @@ class Checkpoint:
         topic_ids: per source topic, its id.
         committed: per source topic, the consumer group's position when this was written; -1: unknown.
         epoch: of the owner that wrote it.
+        idle: the origins that hold no window open, as they said themselves.
     """
 
     offsets: Sequence[int]
@@ -179,6 +180,7 @@ class Checkpoint:
     topic_ids: Sequence[str]
     committed: Sequence[int]
     epoch: int = 0
+    idle: Sequence[int] = ()
 
     def encode(self) -> bytes:
         """The bytes for changelog and store."""

@@ -92,6 +92,7 @@ class Flushing:
             cluster_id=cluster_id,
             topic_ids=tuple(topic_ids),
             committed=tuple(committed),
+            idle=tuple(sorted(state.idle)),
         )
         changes.puts.append((CHECKPOINT_KEY, checkpoint.encode()))
         late, state.late = state.late, []
@@ -111,13 +112,15 @@ class Flushing:
         """Whether there is anything that the last checkpoint does not know."""
         state, durable = self._state, self._state.checkpoint
         if durable is None:
-            return bool(state.dirty or state.late) or any(offset >= 0 for offset in state.applied)
+            # stream times alone may be worth it: of a re-keyed table they come where no record does
+            return bool(state.dirty or state.late or state.idle) or max(*state.applied, *state.stream_times) >= 0
         return (
             bool(state.dirty or state.tombstones or state.late or expired)
             or self.unconfirmed
             or self._any_closed(state.watermark)
             or list(durable.offsets) != state.applied
             or list(durable.stream_times) != state.stream_times
+            or set(durable.idle) != state.idle
             or list(durable.topic_ids) != list(topic_ids)
         )
 

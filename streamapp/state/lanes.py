@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from streamapp.importing import np
-from streamapp.state.arrays import keys_of, times_of
+from streamapp.state.arrays import keys_of, stream_times_of, times_of
 from streamapp.state.batch import Applied, Batch, LateRecord
 from streamapp.state.grouping import Plan, Row, partials
 from streamapp.state.moments import closed_moments, running_times
@@ -58,6 +58,7 @@ def merge_records(
     aggregate, source, origin = state.aggregate, batch.source, batch.origin
     add, entry_of, touch = aggregate.add, state.entry, state.touch
     offsets, keys, records, times, sequences = batch.offsets, batch.keys, batch.records, batch.times, batch.sequences
+    moves = batch.stream_times
     if len(positions) > _FEW_RECORDS:
         # they may be made on demand; all at once costs less then
         offsets, keys, records, times, sequences = map(list, (offsets, keys, records, times, sequences))
@@ -66,8 +67,9 @@ def merge_records(
     for position in positions:
         time, offset, key = times[position], offsets[position], keys[position]
         if watermarks is None:
-            if time > stream_times[origin]:
-                stream_times[origin] = time
+            move = time if moves is None else moves[position]
+            if move > stream_times[origin]:
+                stream_times[origin] = move
             watermark = stream_times[origin]
         else:
             watermark = watermarks[position]
@@ -126,17 +128,17 @@ def merge_columns(state: "PartitionState", batch: Batch, first: int, outcome: Ap
     """
     aggregate, window, origin = state.aggregate, state.window, batch.origin
     assert not isinstance(window, Session)
-    times = times_of(batch)[first:]
+    times, moves = times_of(batch)[first:], stream_times_of(batch)[first:]
     stream_time = state.stream_times[origin]
-    closed = None if window is None else closed_moments(times, stream_time, window)
+    closed = None if window is None else closed_moments(times, moves, stream_time, window)
     suspects: Sequence[int] = () if closed is None else np.flatnonzero(closed).tolist()
     kept = None if closed is None else ~closed
     found = _rows(state, batch, first, kept)
     if found is None:
         return False
     slice_ms, rows = found
-    running = running_times(times, stream_time) if suspects else None
-    state.stream_times[origin] = max(stream_time, int(times.max())) if len(times) else stream_time
+    running = running_times(moves, stream_time) if suspects else None
+    state.stream_times[origin] = max(stream_time, int(moves.max())) if len(moves) else stream_time
 
     texts = keys_of(batch)[0]
     merge, entry_of, touch, origins = aggregate.merge, state.entry, state.touch, state.origins
@@ -209,8 +211,10 @@ def prepare_columns(state: "PartitionState", batch: Batch) -> None:
     window, origin = state.window, batch.origin
     if isinstance(window, Session) or state.aggregate.ordered:
         return
-    if window is not None and closed_moments(times_of(batch), state.stream_times[origin], window) is not None:
-        return
+    if window is not None:
+        times, moves = times_of(batch), stream_times_of(batch)
+        if closed_moments(times, moves, state.stream_times[origin], window) is not None:
+            return
     _rows(state, batch, 0, None)
 
 

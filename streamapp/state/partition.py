@@ -4,8 +4,9 @@ The rules (each has a test):
 
 - A record counts once. Records at or below the checkpoint's offset are skipped as a whole; between that and the horizon
   (the highest offset that a value restored from the changelog has seen) each value's own offset decides.
-- Lateness is judged record by record, in order of offset, against the greatest event time that the record's own origin
-  has shown so far, so a replay judges as the first run did, however the origins' records interleave.
+- Lateness is judged record by record, in order of offset, against the greatest event time that the record's own origin has
+  shown so far: here, or, where the batch tells it, in every partition. So a replay judges as the first run did, however the
+  origins' records interleave.
 - A window is closed when the watermark (the least of the origins' greatest times) reaches its end plus the grace; every
   origin has passed it then, so nothing changes it any more.
 - Nothing reaches the store before the changelog has acknowledged it: `prepare_flush` makes a snapshot of bytes, the
@@ -83,6 +84,7 @@ class PartitionState:
         self.dirty: dict[tuple[str, int], Entry] = {}
         self.hidden: set[tuple[str, int]] = set()  # covered sessions that the store still holds
         self.tombstones: dict[tuple[str, int], None] = {}
+        self.idle: set[int] = set()  # origins that have said to be so
         self._plans: dict[int, Plan] = {}
         self.applying = False
         self._selective = self.aggregate.selective
@@ -94,6 +96,7 @@ class PartitionState:
             self._check_definition(self.checkpoint)
             self.applied = list(self.checkpoint.offsets)
             self.stream_times = list(self.checkpoint.stream_times)
+            self.idle.update(self.checkpoint.idle)
             self.closed = self.checkpoint.closed
         else:
             self.applied = [-1] * origins
@@ -153,6 +156,11 @@ class PartitionState:
         if isinstance(window, Session):
             return window.expires_at_end(entry.newest + window.gap_ms) <= self.watermark
         return window.expires_at(start) <= self.watermark
+
+    def advance(self, origin: int, stream_time: int) -> None:
+        """Note how far an origin has come; it never goes back."""
+        if stream_time > self.stream_times[origin]:
+            self.stream_times[origin] = stream_time
 
     def advance_idle(self, *origins: int) -> bool:
         """Let idle origins hold no window open; True where that changed a stream time.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamapp.columns.values import numbered
 from streamapp.importing import np
-from streamapp.state.arrays import keys_of, times_of
+from streamapp.state.arrays import keys_of, stream_times_of, times_of
 from streamapp.state.batch import NARROW, Applied, Batch
 from streamapp.state.lanes import merge_records, starts_of
 from streamapp.state.moments import closed_moments, running_times
@@ -30,13 +30,14 @@ def merge_runs(state: "PartitionState", batch: Batch, first: int, outcome: Appli
     """
     window, origin, pane_ms = state.window, batch.origin, 0
     assert not isinstance(window, Session)
-    times, stream_time = times_of(batch)[first:], state.stream_times[origin]
+    times, moves = times_of(batch)[first:], stream_times_of(batch)[first:]
+    stream_time = state.stream_times[origin]
     closed = moments = None
     if window is not None:
         pane_ms = window.pane_ms
-        closed = closed_moments(times, stream_time, window)
+        closed = closed_moments(times, moves, stream_time, window)
         if closed is not None:
-            moments = running_times(times, stream_time)
+            moments = running_times(moves, stream_time)
     keys, numbers = _numbered(batch, first)
     order = np.argsort(numbers, kind="stable")
     numbers, sorted_times = numbers[order], times[order]
@@ -63,7 +64,7 @@ def merge_runs(state: "PartitionState", batch: Batch, first: int, outcome: Appli
             runs.merge(keys[number], start, begin, end, failed)
         outcome.merged += end - begin - len(failed)
         outcome.failed.extend(failed.items())
-    state.stream_times[origin] = max(stream_time, int(times.max()))
+    state.stream_times[origin] = max(stream_time, int(moves.max()))
     # as if all of them had come one after the other
     outcome.failed.sort(key=lambda found: found[0])
     state.late[late_before:] = sorted(state.late[late_before:], key=lambda late: late.offset)

@@ -44,8 +44,7 @@ class SessionLane:
         aggregate, horizon = state.aggregate, state.horizon[batch.origin]
         for position in range(first, len(batch.offsets)):
             time, offset, key = batch.times[position], batch.offsets[position], batch.keys[position]
-            if time > state.stream_times[origin]:
-                state.stream_times[origin] = time
+            state.advance(origin, time if batch.stream_times is None else batch.stream_times[position])
             watermark = state.watermark
             self._close_until(watermark)
             # lateness first: a late record may lie within a session that counted later ones, and is late again on a replay

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from streamapp.engine import checkpoints, source_lanes, tables
+from streamapp.engine import checkpoints, rekeying, source_lanes
 from streamapp.state import lanes, partition, runs, sessions
 from streamapp.windows.sessions import Session
 from tests.simulation.workload import Scenario, scenario_of
@@ -79,9 +79,9 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "a session's own offset ignored": lambda: _rewrite(
         sessions.SessionLane, "merge", ("if offset <= horizon and self._holds(key, time, origin, offset):", "if False:")
     ),
-    "forwarded past a gap": lambda: _rewrite(tables.RekeyedTap, "accept", ("and before <= newest", "and newest")),
+    "forwarded past a gap": lambda: _rewrite(rekeying.RekeyedTap, "accept", ("and before <= newest", "and newest")),
     "forwarded from where the group is": lambda: _rewrite(
-        source_lanes, "_first_to_forward", ("    return 0\n", "    return here.committed or 0\n")
+        source_lanes, "_first_to_forward", ("    begin = 0\n", "    begin = here.committed or 0\n")
     ),
 }
 

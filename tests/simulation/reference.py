@@ -17,13 +17,18 @@ Origin = tuple[str, int, int]  # topic, partition, offset
 
 @dataclass(frozen=True)
 class Member:
-    """A record as one table sees it."""
+    """A record as one table sees it.
+
+    Attributes:
+        stream_time: the greatest event time of its origin up to it, those of other partitions' keys included.
+    """
 
     origin: int
     key: str
     time: int
     record: Made
     fails: bool
+    stream_time: int
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -73,6 +78,7 @@ def expect(
     else:
         places = [(source.topic, partition) for source in table.sources]
     origins: list[list[Member]] = []
+    newest = [-1] * len(places)
     for origin, place in enumerate(places):
         timed = table.sources[0 if rekeyed else origin].time_field is not None
         members = []
@@ -82,18 +88,19 @@ def expect(
                     expected.dead.add((record.topic, record.partition, record.offset))
                 continue
             key = record.group if rekeyed else record.key
+            time = record.event_time if timed else record.timestamp
+            newest[origin] = max(newest[origin], time)
             if rekeyed and partition_for(key.encode(), partitions) != partition:
                 continue
-            time = record.event_time if timed else record.timestamp
-            members.append(Member(origin, key, time, record, record.poison == "boom" and kind in FOLDING))
+            fails = record.poison == "boom" and kind in FOLDING
+            members.append(Member(origin, key, time, record, fails, newest[origin]))
         origins.append(members)
         expected.total += sum(not member.fails for member in members)
+    expected.watermark = min(newest)
     if isinstance(table.window, Session):
         expected.certain = len(origins) == 1
         if expected.certain:
             _sessions(expected, table, origins[0])
-        else:
-            _uncertain_sessions(expected, origins)
     else:
         _fixed(expected, table, origins)
     return expected
@@ -112,13 +119,11 @@ def is_dead(record: Made, timed: bool, *, rekeyed: bool) -> bool:
 
 def _fixed(expected: Expected, table: TableDefinition, origins: Sequence[Sequence[Member]]) -> None:
     window: Any = table.window
-    newest = [-1] * len(origins)
-    for origin, members in enumerate(origins):
+    for members in origins:
         for member in members:
-            newest[origin] = max(newest[origin], member.time)
             open_starts, missed = [], False
             for start in _starts(window, member.time):
-                if window is not None and start + window.size_ms + window.grace_ms <= newest[origin]:
+                if window is not None and start + window.size_ms + window.grace_ms <= member.stream_time:
                     missed = True
                 else:
                     open_starts.append(start)
@@ -129,7 +134,6 @@ def _fixed(expected: Expected, table: TableDefinition, origins: Sequence[Sequenc
                 expected.late.add(member.place)
             for start in open_starts:
                 expected.windows.setdefault((member.key, start), []).append(member)
-    expected.watermark = min(newest)
     if window is None:
         expected.ends = {place: 0 for place in expected.windows}
         return
@@ -163,10 +167,8 @@ def _sessions(expected: Expected, table: TableDefinition, members: Sequence[Memb
     assert isinstance(window, Session)
     gap, grace = window.gap_ms, window.grace_ms
     bursts: list[_Burst] = []
-    watermark = -1
     for member in members:
-        time = member.time
-        watermark = max(watermark, time)
+        time, watermark = member.time, member.stream_time
         for burst in bursts:
             burst.closed = burst.closed or burst.last + gap + grace <= watermark
         if time + gap + grace <= watermark:
@@ -184,7 +186,7 @@ def _sessions(expected: Expected, table: TableDefinition, members: Sequence[Memb
             else:
                 apart.append(burst)
         bursts = [*apart, joined]
-    expected.watermark = watermark
+    watermark = expected.watermark
     for burst in bursts:
         place = (burst.key, burst.first)
         expected.ends[place] = burst.last + gap
@@ -192,10 +194,6 @@ def _sessions(expected: Expected, table: TableDefinition, members: Sequence[Memb
             expected.finals[place] = burst.members
         if burst.last + window.retention_ms > watermark:
             expected.windows[place] = burst.members
-
-
-def _uncertain_sessions(expected: Expected, origins: Sequence[Sequence[Member]]) -> None:
-    expected.watermark = min(max((member.time for member in members), default=-1) for members in origins)
 
 
 def check_row(row: Mapping[str, Any], kind: str, members: Sequence[Member]) -> list[str]:

@@ -76,7 +76,9 @@ class Run:
         self.group = Group(self.cluster, drawn.partitions, self._topics, self.oracle.committing)
         self.network = Network(latency_s=draw.choice((0.0005, 0.002, 0.01)), lands_late=draw.random() < 0.3)
         settings = _settings(draw, drawn)
-        self._quiet_s = (3 * settings.commit_interval_ms + settings.idle_timeout_ms) / 1000 + 0.1
+        self._quiet_s = (
+            6 * settings.commit_interval_ms + settings.idle_timeout_ms + 3 * settings.rekey_marker_interval_ms
+        ) / 1000 + 0.1
         self.workers = [
             Worker(f"w{index}", self.cluster, self.group, self.network, settings, self._first_tables())
             for index in range(drawn.workers)
@@ -237,6 +239,7 @@ def _settings(draw: Random, drawn: Scenario) -> Settings:
             max_record_bytes=MAX_RECORD_BYTES,
             flush_timeout_ms=5_000,
             idle_timeout_ms=idle,
+            rekey_marker_interval_ms=20,
             kafka_session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
             lease_margin_ms=200,
             changelog_watch_ms=100,
