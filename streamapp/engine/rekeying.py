@@ -94,7 +94,7 @@ class RekeyedTap(TableTap):
                 stream_times=[stream_time for *_, stream_time in found],
             )
             rejects += [(picked[position], problem) for position, problem in self._merge(batch)]
-        # whoever goes on forwarding begins with repeats that tell as much as a marker would; after the records, as markers do
+        # whoever goes on forwarding begins with repeats, which tell as much as markers and are taken when they are
         for origin, stream_time in repeated:
             state.advance(origin, stream_time)
         return rejects

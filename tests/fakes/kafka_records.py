@@ -1,12 +1,14 @@
 """A Kafka record as the consumer hands it over, and a producer that can be told to fail."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamapp.engine.tap import Decoded
 from streamapp.errors import ProduceError
 from streamapp.kafka.producer import OutMessage
+from tests.fakes.crashes import Event
 
 
 @dataclass
@@ -23,6 +25,19 @@ class Raw:
 def trade(offset: int, time: int = 1_000, key: bytes | None = b"a", **fields: Any) -> Raw:
     value = {"price": 1.0, "size": 2.0, "event_time": time, **fields}
     return Raw(offset, key, json.dumps(value).encode())
+
+
+def decoded(raws: Sequence[Raw], events: Sequence[Event]) -> Decoded:
+    """A chunk as a lane hands it on."""
+    return Decoded(
+        raws,
+        [raw.offset for raw in raws],
+        [event.key for event in events],
+        list(events),
+        [event.event_time for event in events],
+        [-1] * len(events),
+        raws[-1].offset,
+    )
 
 
 @dataclass

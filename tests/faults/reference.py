@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from streamapp.kafka.partitioner import partition_for
 from tests.faults.tables import GRACE_MS, SHAPES, Shape
 
 Row = dict[str, Any]
@@ -69,28 +68,21 @@ def expected_tables(
 def _fixed(shape: Shape, arrivals: Sequence[Arrival], partitions: int) -> Expected:
     expected = Expected(shape)
     members: dict[Window, list[Arrival]] = defaultdict(list)
-    # (partition of the table, partition of the source) -> greatest event time; without a re-key the two are the same
-    stream_time: dict[tuple[int, int], int] = {}
-    home: dict[Window, int] = {}
+    stream_time: dict[int, int] = {}  # greatest event time of a partition of the source, whatever the keys
     for arrival in arrivals:
         key = arrival.value["symbol"] if shape.by_symbol else arrival.key
-        target = partition_for(key.encode(), partitions) if shape.by_symbol else arrival.partition
         time = arrival.value["event_time"]
-        lane = (target, arrival.partition)
-        seen = stream_time[lane] = max(stream_time.get(lane, -1), time)
+        seen = stream_time[arrival.partition] = max(stream_time.get(arrival.partition, -1), time)
         first = time - time % shape.step_ms
         for start in range(first - shape.size_ms + shape.step_ms, first + 1, shape.step_ms):
             if start + shape.size_ms + GRACE_MS <= seen:
                 expected.late.add((arrival.partition, arrival.offset))
             else:
                 members[key, start].append(arrival)
-                home[key, start] = target
+    least = min(stream_time.get(partition, -1) for partition in range(partitions))
     for window, found in members.items():
-        target, start = home[window], window[1]
-        if shape.by_symbol:
-            watermark = min(stream_time.get((target, origin), -1) for origin in range(partitions))
-        else:
-            watermark = stream_time[target, target]
+        start = window[1]
+        watermark = least if shape.by_symbol else stream_time[found[0].partition]
         row = expected.all_windows[window] = candle(found)
         if start + shape.retention_ms > watermark:
             expected.windows[window] = row

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from confluent_kafka import Producer
 
+from streamapp.engine.rekeying import MARKER, ORIGIN
 from streamapp.errors import KafkaError
 from streamapp.kafka.topics import TopicSpec
 from streamapp.queries.model import HOP_HEADER
@@ -248,11 +249,30 @@ class World:
         """The quiet period: until everything that was produced is durable and committed, and the live workers are ready."""
         rekeyed = [f"{self.app}-{shape.name}-rekey" for shape in self.shapes if shape.by_symbol]
         began = time.monotonic()
-        for topic in (self.source, *rekeyed):
+        self._until_drained(self.source, timeout_s)
+        for topic in rekeyed:
+            until(
+                f"all partitions of {topic} to be told of",
+                lambda topic=topic: self._is_told(topic),
+                timeout_s,
+                self.hint,
+            )
             self._until_drained(topic, timeout_s)
         for worker in self.live():
             worker.until_ready()
         self.figures["settled_s"] = round(time.monotonic() - began, 1)
+
+    def _is_told(self, topic: str) -> bool:
+        """Whether every partition of a re-key topic knows how far each source partition has come, by records or markers."""
+        told: dict[int, dict[int, int]] = {}
+        for message in self.topics.read(topic):
+            name, value = message.headers()[0]
+            layout = ORIGIN if name == "streamapp-origin" else MARKER
+            fields = layout.unpack(value)
+            origin, stream_time = fields[0], fields[4 if layout is ORIGIN else 1]
+            known = told.setdefault(origin, {})
+            known[message.partition()] = max(stream_time, known.get(message.partition(), -1))
+        return all(len(known) == self._partitions and len(set(known.values())) == 1 for known in told.values())
 
     def _until_drained(self, topic: str, timeout_s: float) -> None:
         def drained() -> bool:

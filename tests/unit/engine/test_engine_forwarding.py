@@ -9,8 +9,9 @@ import pytest
 from streamapp.clock import ManualClock
 from streamapp.engine.forwarding import METADATA_MAX_BYTES, Forwarded, check_room, decode, encode, merged
 from streamapp.engine.identity import SourceBounds
+from streamapp.engine.rekeying import ForwardTap
 from streamapp.engine.runtime import Engine
-from streamapp.engine.tables import ForwardTap, RunningTable
+from streamapp.engine.tables import RunningTable
 from streamapp.errors import ConfigurationError, KafkaError
 from streamapp.metrics import Metrics
 from streamapp.settings import Settings

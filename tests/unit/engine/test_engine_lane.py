@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -335,4 +335,33 @@ async def test_records_beside_bad_ones_go_with_their_chunk():
         assert [record() is None for record in sink.alive] == [True, True]
     finally:
         gc.enable()
+    await bench.lane.stop()
+
+
+class Marked(Sink):
+    """Takes markers between its records: those without a value that have a header of that name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.markers: list[tuple[int, list[int]]] = []
+
+    def is_marker(self, raw: Any) -> bool:
+        return any(name == "marker" for name, _ in raw.headers)
+
+    def mark(self, markers: Iterable[Any]) -> None:
+        self.markers += [(raw.offset, self.offsets) for raw in markers]
+
+
+async def test_markers_are_taken_after_the_records_of_their_chunk_and_are_no_dead_letters():
+    sink = Marked()
+    bench = Bench(sink)
+    header = (("marker", b""),)
+    bench.offer([trade(0), Raw(1, None, None, headers=header), Raw(2, None, None), trade(3)])
+    await bench.until_applied(3)
+    assert sink.offsets == [0, 3]
+    assert sink.markers == [(1, [0, 3])]
+    assert bench.reasons() == {2: "null_value"}
+    bench.offer([Raw(4, None, None, headers=header)])
+    await bench.until_applied(4)
+    assert sink.markers[1:] == [(4, [0, 3])]
     await bench.lane.stop()
