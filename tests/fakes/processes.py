@@ -434,6 +434,10 @@ class Topics:
             consumer.close()
         return found
 
+    def count(self, topic: str) -> int:
+        """How many records of a topic have a value; the markers of a re-key topic have none."""
+        return sum(message.value() is not None for message in self.read(topic))
+
     def values(self, topic: str) -> list[dict[str, Any]]:
         """The JSON values of a topic, in order per partition; none where the topic does not exist."""
         return [json.loads(message.value()) for message in self.read(topic)] if self.partitions(topic) else []
