@@ -73,8 +73,9 @@ def merged(found: Mapping[str, Forwarded], own: Mapping[str, Forwarded]) -> dict
     result = {**found, **own}
     for name, known in found.items():
         one = result[name]
-        if one.topic_id == known.topic_id and one.next_offset < known.next_offset:
-            result[name] = known
+        if one.topic_id == known.topic_id:
+            offset, time = max(one.next_offset, known.next_offset), max(one.stream_time, known.stream_time)
+            result[name] = Forwarded(one.topic_id, offset, time)
     for name in sorted(found.keys() - own.keys()):
         if len(encode(result)) <= METADATA_MAX_BYTES:
             break

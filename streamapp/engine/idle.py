@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from streamapp.engine.lane import SourceLane
-from streamapp.engine.rekeying import ForwardTap
+from streamapp.engine.rekeying import ForwardTap, RekeyedTap
 from streamapp.engine.tables import TableTap
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ def close_idle(lanes: Iterable[SourceLane], timeout_ms: int, emptied_ms: Callabl
         return
     idle: dict[tuple[str, int], tuple[PartitionState, set[int]]] = {}
     for lane in lanes:
-        if not lane.ready or lane.waiting:
-            continue
-        emptied = emptied_ms(lane.topic, lane.partition)
+        settled = lane.ready and not lane.waiting
+        emptied = emptied_ms(lane.topic, lane.partition) if settled else None
         silent = emptied is not None and emptied - lane.last_activity_ms > timeout_ms
         for tap in lane.taps:
             if isinstance(tap, ForwardTap):
                 tap.silent = silent
-            elif isinstance(tap, TableTap) and tap.live.state is not None:
-                place = (tap.live.table.name, tap.live.partition)
-                idle.setdefault(place, (tap.live.state, set()))[1].update(tap.idle_origins(silent=silent))
+            elif isinstance(tap, TableTap) and tap.live.state is not None and settled:
+                if silent or isinstance(tap, RekeyedTap):
+                    place = (tap.live.table.name, tap.live.partition)
+                    idle.setdefault(place, (tap.live.state, set()))[1].update(tap.idle_origins)
     for state, origins in idle.values():
         if origins:
             state.advance_idle(*origins)

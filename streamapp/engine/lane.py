@@ -100,7 +100,7 @@ class SourceLane:
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._groups = _group_taps(taps)
-        self._marked = [tap for tap in taps if isinstance(tap, MarkedTap)]
+        self._marked = next((tap for tap in taps if isinstance(tap, MarkedTap)), None)
         self._column_groups: list[ColumnGroup] | None = None  # made when the first batch comes
         self._native = native
         self._until_room = until_room
@@ -279,25 +279,19 @@ class SourceLane:
         self.last_activity_ms = self._clock.monotonic_ms()
 
     async def _process(self, chunk: Sequence[KafkaRecord], end: int) -> None:
-        if self._marked:
-            chunk, markers = self._split(chunk)
-            if chunk:
-                await self._take(chunk, end)
-            for tap in self._marked:
-                tap.mark(markers)
-        else:
-            await self._take(chunk, end)
+        tap = self._marked
+        markers: list[KafkaRecord] = []
+        if tap is not None:
+            markers = [raw for raw in chunk if tap.is_marker(raw)]
+            if markers:
+                chunk = [raw for raw in chunk if not tap.is_marker(raw)]
+        if chunk:
+            await self._take_records(chunk, end)
+        if tap is not None:
+            tap.mark(markers)
         self._finished(end)
 
-    def _split(self, chunk: Sequence[KafkaRecord]) -> tuple[Sequence[KafkaRecord], Sequence[KafkaRecord]]:
-        """The records of a chunk, and the markers between them."""
-        markers = [raw for raw in chunk if raw.value is None and any(tap.is_marker(raw) for tap in self._marked)]
-        if not markers:
-            return chunk, ()
-        aside = {raw.offset for raw in markers}
-        return [raw for raw in chunk if raw.offset not in aside], markers
-
-    async def _take(self, chunk: Sequence[KafkaRecord], end: int) -> None:
+    async def _take_records(self, chunk: Sequence[KafkaRecord], end: int) -> None:
         usable, values = chunk, [record.value for record in chunk]
         try:
             fits = max(map(len, values)) <= self._judge_one.max_record_bytes  # type: ignore[arg-type]

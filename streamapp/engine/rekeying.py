@@ -31,8 +31,11 @@ ORIGIN_HEADER = "streamapp-origin"
 #: event time, and stream time of the origin with this record, in ms
 ORIGIN = struct.Struct(">IQqqq")
 MARKER_HEADER = "streamapp-origin-time"
-#: partition; stream time in ms, -1 where nothing was forwarded yet; whether it is silent
-MARKER = struct.Struct(">Iq?")
+#: partition; the offset up to which, exclusive, it speaks; stream time in ms, -1 where nothing was forwarded yet; whether it
+#: is silent
+MARKER = struct.Struct(">IQq?")
+#: a source partition is at rest when so many looks have found nothing new
+_REST_LOOKS = 10
 
 
 class RekeyedTap(TableTap):
@@ -40,7 +43,6 @@ class RekeyedTap(TableTap):
 
     def __init__(self, live: LivePartition, metrics: Metrics) -> None:
         super().__init__(live, 0, metrics)
-        self._taken: dict[int, int] = {}  # per origin, where in the re-key topic its last record was
 
     @property
     def columns(self) -> None:
@@ -65,8 +67,6 @@ class RekeyedTap(TableTap):
                 rejects.append((index, RecordError("missing_origin", f"expected the header {ORIGIN_HEADER}")))
                 continue
             origin, offset, before, time, stream_time = ORIGIN.unpack(header)
-            self._taken[origin] = raw.offset
-            state.idle.discard(origin)
             if origin >= state.origins:
                 continue
             reached = newest.get(origin, state.applied[origin])
@@ -76,6 +76,7 @@ class RekeyedTap(TableTap):
             elif offset <= reached:
                 repeated.append((origin, stream_time))
         for origin, found in by_origin.items():
+            state.idle.discard(origin)
             picked = [index for index, *_ in found]
 
             def take(values: Sequence[Any], picked: Sequence[int] = picked) -> list[Any]:
@@ -105,19 +106,21 @@ class RekeyedTap(TableTap):
         return header is not None and len(header) == MARKER.size
 
     def mark(self, markers: Iterable[KafkaRecord]) -> None:
-        """Take markers, in their order, after all that came before them: what comes later is no earlier than they say."""
+        """Take markers, in their order, after all that came before them: what comes later is no earlier than they say.
+
+        That an origin is silent holds until something of it comes that lies behind the marker. So a marker that is read
+        again, or comes late from a worker that has been replaced, makes nothing idle that has gone on since.
+        """
         state = self._state
         for raw in markers:
-            origin, stream_time, idle = MARKER.unpack(_header(raw, MARKER_HEADER) or b"")
+            origin, end, stream_time, silent = MARKER.unpack(_header(raw, MARKER_HEADER) or b"")
             if origin >= state.origins:
                 continue
             state.advance(origin, stream_time)
-            if idle and raw.offset > self._taken.get(origin, -1):
-                state.idle.add(origin)
-            elif not idle:
-                state.idle.discard(origin)
+            state.note_silence(origin, end, silent=silent)
 
-    def idle_origins(self, *, silent: bool) -> Collection[int]:
+    @property
+    def idle_origins(self) -> Collection[int]:
         """Those that say so themselves: what does not come may only be late in being forwarded, by a worker that is away."""
         return self._state.idle
 
@@ -158,7 +161,9 @@ class ForwardTap:
         self._producer = producer
         self._first = first.next_offset
         self._stream_time = first.stream_time  # of all that is acknowledged
-        self._last_look = (-1, False)
+        self._end = first.next_offset  # all below it is acknowledged, or cannot be forwarded
+        self._looked: tuple[int, bool] = (-1, False)
+        self._looks = 0  # how often in a row they have found the same
         self._told: dict[int, tuple[int, bool]] = {}  # per partition of the re-key topic, by records or markers
 
     def prepare(self, decoded: Decoded) -> None:
@@ -171,7 +176,8 @@ class ForwardTap:
         rejects: list[tuple[int, RecordError]] = []
         messages: list[OutMessage] = []
         before: dict[int, int] = {}
-        stream_time, told = self._stream_time, dict(self._told)
+        stream_time = self._stream_time
+        told: dict[int, tuple[int, bool]] = {}
         for index, (raw, record) in enumerate(zip(decoded.raw, decoded.records, strict=True)):
             if raw.offset < self._first:
                 continue
@@ -194,30 +200,33 @@ class ForwardTap:
             messages.append(
                 OutMessage(self._table.rekey_topic, raw_key, raw.value, place, headers=((ORIGIN_HEADER, origin),))
             )
+        self.silent = self.silent and not messages
         await self._producer.send_all(messages)
-        self._stream_time, self._told = stream_time, told
-        if messages:
-            self.silent = False
+        self._stream_time, self._end = stream_time, max(self._end, decoded.end + 1)
+        self._told.update(told)
         return rejects
 
     async def tell(self) -> int:
         """Tell the partitions that need it how far this origin has come, and whether it is silent; how many they are.
 
-        While records come, those are told that the last record or marker left behind the end of a pane. When none come any
-        more, all are told the rest.
+        While records come, those are told that the last record or marker left before the end of a pane. When none has come
+        for some looks, all are told the rest. A table without windows closes none, and nobody is told.
 
         Raises:
             ProduceError: a marker was not acknowledged.
         """
+        if self._table.definition.window is None:
+            return 0
         now = (self._stream_time, self.silent)
-        rests, self._last_look = now == self._last_look, now
+        self._looks = self._looks + 1 if now == self._looked else 0
+        self._looked = now
         pane = self._pane(self._stream_time)
         untold: list[int] = []
         for place in range(self._table.partitions):
             told = self._told.get(place, (-1, False))
-            if told != now and (rests or told[1] != self.silent or self._pane(told[0]) < pane):
+            if told != now and (self._looks >= _REST_LOOKS or told[1] != now[1] or self._pane(told[0]) < pane):
                 untold.append(place)
-        headers = ((MARKER_HEADER, MARKER.pack(self._partition, *now)),)
+        headers = ((MARKER_HEADER, MARKER.pack(self._partition, self._end, *now)),)
         topic = self._table.rekey_topic
         await self._producer.send_all([OutMessage(topic, None, None, place, headers=headers) for place in untold])
         # what a record told its place meanwhile is told once more, no harm done
@@ -227,8 +236,7 @@ class ForwardTap:
     def _pane(self, stream_time: int) -> int:
         """A number that grows when windows may close; sessions, which close at any time, wait for their gap at most."""
         window = self._table.definition.window
-        if window is None:
-            return 0
+        assert window is not None
         return (stream_time - window.grace_ms) // (window.gap_ms if isinstance(window, Session) else window.pane_ms)
 
     def position(self) -> int:

@@ -311,7 +311,7 @@ class Engine:
         close_idle(self.lanes.values(), self.settings.idle_timeout_ms, self._sources.emptied_ms)
         try:
             await self.flush()
-            await self._sources.tell_origins()
+            self._sources.tell_origins()
         except FencedError:
             if self.lease.forgotten:  # else a revocation has dropped everything meanwhile
                 await self._give_up()

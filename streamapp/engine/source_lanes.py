@@ -102,6 +102,7 @@ class SourceLanes:
         self._turns = Turns()
         self._consumer: SourceConsumer | None = None
         self._next_told_ms = 0
+        self._telling: asyncio.Task[None] | None = None
         self._forwarded: dict[TopicPartition, Mapping[str, Forwarded]] = {}  # what the group's commits said, once read
 
     def attach(self, consumer: SourceConsumer) -> None:
@@ -168,6 +169,7 @@ class SourceLanes:
 
     async def pause(self) -> None:
         """Stop all lanes; they stay, as a checkpoint tells of them, until they are opened again or left out."""
+        await self._stop_telling()
         for lane in list(self.lanes.values()):
             await lane.stop()
 
@@ -176,20 +178,32 @@ class SourceLanes:
         await self.pause()
         self.lanes.clear()
 
-    async def tell_origins(self) -> None:
+    def tell_origins(self) -> None:
         """Tell the partitions of re-keyed tables how far their sources have come, where they do not know it from records.
 
-        Raises:
-            ProduceError: a marker was not acknowledged.
+        In the background, so that partitions without a leader hold no checkpoint up; one that fails ends the worker, as
+        forwarding to them does.
         """
         now_ms = self._clock.monotonic_ms()
-        if now_ms < self._next_told_ms:
+        if now_ms < self._next_told_ms or (self._telling is not None and not self._telling.done()):
             return
         self._next_told_ms = now_ms + self._settings.rekey_marker_interval_ms
         taps = [tap for lane in self.lanes.values() if lane.ready for tap in lane.taps if isinstance(tap, ForwardTap)]
-        told = await asyncio.gather(*(tap.tell() for tap in taps))
-        for tap, count in zip(taps, told, strict=True):
-            self._metrics.rekey_markers.labels(tap.name).inc(count)
+        if taps:
+            self._telling = asyncio.create_task(self._tell(taps), name="tell-origins")
+
+    async def _stop_telling(self) -> None:
+        telling, self._telling = self._telling, None
+        if telling is not None:
+            telling.cancel()  # what was not told is told by whoever goes on
+            await asyncio.gather(telling, return_exceptions=True)
+
+    async def _tell(self, taps: Iterable[ForwardTap]) -> None:
+        try:
+            for tap in taps:
+                self._metrics.rekey_markers.labels(tap.name).inc(await tap.tell())
+        except Exception as problem:
+            self._on_failure(problem)
 
     def _lane(self, topic: str, partition: int, taps: list[Tap]) -> SourceLane:
         return SourceLane(
@@ -228,7 +242,7 @@ class SourceLanes:
             table.definition.rekey is not None
             and table.definition.start == "latest"
             and table.definition.sources[0].topic == topic
-            and table.forwarded(here.forwarded) is None
+            and table.forwarded_as_told(here.forwarded) is None
             for table in self._tables.values()
         )
 
@@ -285,7 +299,7 @@ class SourceLanes:
 
 def _first_to_forward(table: RunningTable, here: SourceBounds) -> Forwarded:
     """Where a re-keyed table goes on, or begins."""
-    known = table.forwarded(here.forwarded)
+    known = table.forwarded_as_told(here.forwarded)
     if known is not None:
         return known
     begin = 0

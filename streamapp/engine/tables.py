@@ -107,7 +107,7 @@ class RunningTable:
         """The partitions that live here, by number."""
         return [self.live[partition] for partition in sorted(self.live)]
 
-    def forwarded(self, told: Mapping[str, Forwarded]) -> Forwarded | None:
+    def forwarded_as_told(self, told: Mapping[str, Forwarded]) -> Forwarded | None:
         """How far a re-keyed table's source is forwarded, as a commit tells it; None where it does not know this topic."""
         known = told.get(self.name)
         return known if known is not None and known.topic_id == self.topic_ids[0] else None
@@ -196,13 +196,10 @@ class TableTap:
             for position, problem in outcome.failed
         ]
 
-    def idle_origins(self, *, silent: bool) -> Collection[int]:
-        """The origins that hold no window open.
-
-        Args:
-            silent: whether nothing has come by this lane for long enough.
-        """
-        return (self.source,) if silent else ()
+    @property
+    def idle_origins(self) -> Collection[int]:
+        """The origins that hold no window open where nothing has come by the lane for long enough."""
+        return (self.source,)
 
     def position(self) -> int | None:
         """The offset after the last one merged."""

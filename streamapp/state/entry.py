@@ -170,6 +170,7 @@ class Checkpoint:
         committed: per source topic, the consumer group's position when this was written; -1: unknown.
         epoch: of the owner that wrote it.
         idle: the origins that hold no window open, as they said themselves.
+        spoken: per origin, the offset up to which, exclusive, it has said whether it is silent; empty where none speaks.
     """
 
     offsets: Sequence[int]
@@ -181,6 +182,7 @@ class Checkpoint:
     committed: Sequence[int]
     epoch: int = 0
     idle: Sequence[int] = ()
+    spoken: Sequence[int] = ()
 
     def encode(self) -> bytes:
         """The bytes for changelog and store."""

@@ -93,6 +93,7 @@ class Flushing:
             topic_ids=tuple(topic_ids),
             committed=tuple(committed),
             idle=tuple(sorted(state.idle)),
+            spoken=tuple(state.spoken) if any(state.spoken) else (),
         )
         changes.puts.append((CHECKPOINT_KEY, checkpoint.encode()))
         late, state.late = state.late, []

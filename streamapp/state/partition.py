@@ -84,7 +84,7 @@ class PartitionState:
         self.dirty: dict[tuple[str, int], Entry] = {}
         self.hidden: set[tuple[str, int]] = set()  # covered sessions that the store still holds
         self.tombstones: dict[tuple[str, int], None] = {}
-        self.idle: set[int] = set()  # origins that have said to be so
+        self.idle: set[int] = set()  # origins that have said to be silent
         self._plans: dict[int, Plan] = {}
         self.applying = False
         self._selective = self.aggregate.selective
@@ -97,10 +97,12 @@ class PartitionState:
             self.applied = list(self.checkpoint.offsets)
             self.stream_times = list(self.checkpoint.stream_times)
             self.idle.update(self.checkpoint.idle)
+            self.spoken = list(self.checkpoint.spoken) or [0] * origins
             self.closed = self.checkpoint.closed
         else:
             self.applied = [-1] * origins
             self.stream_times = [-1] * origins
+            self.spoken = [0] * origins
             self.closed = -1
         horizon = store.get(HORIZON_KEY)
         self.horizon = _offsets_decode(horizon) if horizon is not None else [-1] * origins
@@ -161,6 +163,22 @@ class PartitionState:
         """Note how far an origin has come; it never goes back."""
         if stream_time > self.stream_times[origin]:
             self.stream_times[origin] = stream_time
+
+    def note_silence(self, origin: int, end: int, *, silent: bool) -> None:
+        """Note whether an origin is silent, as it says of itself; its next record ends that.
+
+        Args:
+            origin: which of them.
+            end: the offset up to which, exclusive, it speaks. What says less than is known already is passed over.
+            silent: whether nothing has come behind that for long enough.
+        """
+        if end < self.spoken[origin] or end <= self.applied[origin]:
+            return
+        self.spoken[origin] = end
+        if silent:
+            self.idle.add(origin)
+        else:
+            self.idle.discard(origin)
 
     def advance_idle(self, *origins: int) -> bool:
         """Let idle origins hold no window open; True where that changed a stream time.

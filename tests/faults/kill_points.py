@@ -43,6 +43,7 @@ AWAITS: dict[str, set[str] | None] = {
     },
     "streamapp.engine.lane": None,
     "streamapp.engine.tables": None,
+    "streamapp.engine.rekeying": None,
     "streamapp.engine.restore": None,
     "streamapp.engine.rocks": None,
     "streamapp.kafka.producer": {"DurableProducer.send_all", "DurableProducer._hand_over"},

@@ -33,7 +33,7 @@ COMMIT_PATH = (
     "engine.transport.LaneConsumer._settle",
     "engine.transport.LaneConsumer.on_stop",
     "engine.rocks.RocksStore.write",
-    "engine.tables.ForwardTap",
+    "engine.rekeying.ForwardTap",
     "kafka.producer.",
     "state.partition.",
 )

@@ -157,6 +157,7 @@ class World:
             "FAULTS_TABLES": ",".join(shape.name for shape in shapes),
             "STREAMAPP_PARTITIONS": str(partitions),
             "STREAMAPP_REPLICATION_FACTOR": str(replication),
+            "STREAMAPP_REKEY_MARKER_INTERVAL_MS": "50",
             **(env or {}),
         }
 
@@ -269,7 +270,7 @@ class World:
             name, value = message.headers()[0]
             layout = ORIGIN if name == "streamapp-origin" else MARKER
             fields = layout.unpack(value)
-            origin, stream_time = fields[0], fields[4 if layout is ORIGIN else 1]
+            origin, stream_time = fields[0], fields[4 if layout is ORIGIN else 2]
             known = told.setdefault(origin, {})
             known[message.partition()] = max(stream_time, known.get(message.partition(), -1))
         return all(len(known) == self._partitions and len(set(known.values())) == 1 for known in told.values())

@@ -282,7 +282,9 @@ class Oracle:
         views: Mapping[str, Mapping[Window, Any]],
     ) -> None:
         where = f"{self.label}: {definition.name}-{partition}"
-        if self._watermark != expected.watermark:
+        # of a re-keyed table without windows nobody has to know it
+        known = definition.rekey is None or definition.window is not None
+        if known and self._watermark != expected.watermark:
             self.wrong(f"{where}: the watermark is {self._watermark}, expected {expected.watermark}")
         for name, view in views.items():
             missing, extra = expected.windows.keys() - view.keys(), view.keys() - expected.windows.keys()

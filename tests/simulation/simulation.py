@@ -77,7 +77,9 @@ class Run:
         self.network = Network(latency_s=draw.choice((0.0005, 0.002, 0.01)), lands_late=draw.random() < 0.3)
         settings = _settings(draw, drawn)
         self._quiet_s = (
-            6 * settings.commit_interval_ms + settings.idle_timeout_ms + 3 * settings.rekey_marker_interval_ms
+            6 * settings.commit_interval_ms
+            + settings.idle_timeout_ms
+            + 12 * max(settings.commit_interval_ms, settings.rekey_marker_interval_ms)
         ) / 1000 + 0.1
         self.workers = [
             Worker(f"w{index}", self.cluster, self.group, self.network, settings, self._first_tables())

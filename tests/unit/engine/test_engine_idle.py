@@ -65,9 +65,12 @@ def test_silence_of_a_source_that_is_forwarded_is_noted_for_its_markers_and_ends
     lane: Any = SimpleNamespace(
         topic="source-0", partition=0, taps=[tap], ready=True, waiting=False, last_activity_ms=0
     )
-    for emptied_ms, silent in ((TIMEOUT_MS, False), (TIMEOUT_MS + 1, True), (None, False)):
+    for emptied_ms, silent in ((TIMEOUT_MS, False), (TIMEOUT_MS + 1, True), (None, False), (TIMEOUT_MS + 1, True)):
         close_idle([lane], TIMEOUT_MS, lambda *_, emptied_ms=emptied_ms: emptied_ms)
         assert tap.silent is silent
+    lane.waiting = True
+    close_idle([lane], TIMEOUT_MS, lambda *_: TIMEOUT_MS + 1)
+    assert not tap.silent
 
 
 def test_windows_of_a_rekeyed_table_close_where_all_origins_say_that_they_are_idle() -> None:

@@ -1,5 +1,8 @@
 """The way of a re-keyed record, its repeats, and how far its origins say that they have come."""
 
+import asyncio
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.engine.tap import Decoded
 from streamapp.errors import ProduceError
 from streamapp.kafka.partitioner import partition_for
+from streamapp.kafka.producer import OutMessage
 from streamapp.metrics import Metrics
 from streamapp.state.partition import PartitionState
 from streamapp.state.store import MemoryStore
@@ -41,9 +45,9 @@ def forwarded(*origins: tuple[int, ...], time: int = 5, stream_time: int | None 
     return decoded(raws, [Event("a", time)] * len(raws))
 
 
-def marker(at: int, origin: int, stream_time: int, *, idle: bool = False) -> Raw:
-    """A marker as it stands in the re-key topic, at this offset."""
-    return Raw(at, None, None, headers=((MARKER_HEADER, MARKER.pack(origin, stream_time, idle)),))
+def marker(origin: int, stream_time: int, *, end: int = 0, silent: bool = False) -> Raw:
+    """A marker as it stands in the re-key topic."""
+    return Raw(0, None, None, headers=((MARKER_HEADER, MARKER.pack(origin, end, stream_time, silent)),))
 
 
 def forwarding(producer: FakeProducer, partition: int = 0, stream_time: int = -1, **changed: Any) -> ForwardTap:
@@ -192,10 +196,10 @@ async def test_markers_close_windows_to_which_an_origin_sends_nothing(metrics: M
     one = live(rekeyed_table())
     tap = RekeyedTap(one, metrics)
     await tap.accept(forwarded((0, 1), time=5))
-    tap.mark([marker(1, 0, 10), marker(2, 1, 7), marker(3, 9, 99)])  # there is no origin 9
+    tap.mark([marker(0, 10), marker(1, 7), marker(9, 99)])  # there is no origin 9
     assert one.state is not None
     assert one.state.stream_times == [10, 7]
-    tap.mark([marker(4, 1, 12), marker(5, 1, 11)])
+    tap.mark([marker(1, 12), marker(1, 11)])
     assert one.state.stream_times == [10, 12]
     [(start, entry)] = one.state.windows("a", 0, 100)
     assert one.state.is_final(start, entry)
@@ -226,25 +230,39 @@ async def test_an_origin_is_idle_until_its_next_record_and_a_checkpoint_knows_it
     one = live(rekeyed_table())
     tap = RekeyedTap(one, metrics)
     await tap.accept(forwarded((0, 5), time=5))
-    tap.mark([marker(1, 1, -1, idle=True)])
-    assert set(tap.idle_origins(silent=True)) == {1}
+    tap.mark([marker(1, -1, end=3, silent=True)])
+    assert set(tap.idle_origins) == {1}
     state = one.state
     assert state is not None
     plan = state.prepare_flush("cluster", ("one", "two"), (0, 0))
     assert plan is not None
     state.complete_flush(plan, 0)
-    assert PartitionState(one.table.definition, 0, one.store, origins=2).idle == {1}
-    # in one chunk: idle, then a record; records are taken first
-    await tap.accept(forwarded((1, 0), time=5, first=3))
-    tap.mark([marker(2, 1, -1, idle=True)])
-    assert not tap.idle_origins(silent=True)
-    tap.mark([marker(4, 1, 5, idle=True), marker(5, 1, 5)])
-    assert not tap.idle_origins(silent=True)
+    again = PartitionState(one.table.definition, 0, one.store, origins=2)
+    assert (again.idle, again.spoken) == ({1}, [0, 3])
+    await tap.accept(forwarded((1, 3), time=5, first=3))
+    assert not tap.idle_origins
+
+
+async def test_an_origin_that_has_gone_on_is_not_made_idle_by_what_it_said_before(metrics: Metrics):
+    one = live(rekeyed_table())
+    tap = RekeyedTap(one, metrics)
+    silent = marker(1, -1, end=3, silent=True)
+    # in one chunk, whose records are taken first; or read again; or late, of a worker that has been replaced
+    await tap.accept(forwarded((1, 3), time=5))
+    tap.mark([silent])
+    assert not tap.idle_origins
+    # its next record went to another partition, which a marker told
+    tap.mark([marker(1, 9, end=6), marker(1, 5, end=5, silent=True)])
+    assert not tap.idle_origins
+    tap.mark([marker(1, 9, end=6, silent=True)])
+    assert set(tap.idle_origins) == {1}
+    tap.mark([marker(1, 9, end=6)])
+    assert not tap.idle_origins, "the same place: the last word counts"
 
 
 async def test_markers_alone_are_worth_a_checkpoint(metrics: Metrics):
     one = live(rekeyed_table())
-    RekeyedTap(one, metrics).mark([marker(0, 1, 7)])
+    RekeyedTap(one, metrics).mark([marker(1, 7)])
     assert one.state is not None
     plan = one.state.prepare_flush("cluster", ("one", "two"), (0, 0))
     assert plan is not None, "else all markers would be read again at each start"
@@ -259,28 +277,66 @@ async def told(tap: ForwardTap, producer: FakeProducer) -> list[tuple[int | None
     assert count == len(sent)
     assert all((message.topic, message.key, message.value) == ("app-table-rekey", None, None) for message in sent)
     found = [(message.partition, *MARKER.unpack(message.headers[0][1])) for message in sent]
-    return [(place, stream_time, silent) for place, origin, stream_time, silent in found if origin == 3]
+    assert all((origin, end) == (3, tap._end) for _, origin, end, _, _ in found)
+    return [(place, stream_time, silent) for place, _, _, stream_time, silent in found]
+
+
+async def looks(tap: ForwardTap, producer: FakeProducer, count: int = 9) -> None:
+    """So many looks that tell nothing."""
+    for _ in range(count):
+        assert not await told(tap, producer)
 
 
 async def test_partitions_are_told_of_a_pane_that_is_over_and_at_rest_of_everything():
     producer = FakeProducer()
     tap = forwarding(producer, 3)
-    assert not await told(tap, producer), "there is nothing to tell"
+    await looks(tap, producer, 30)
     x, u = partition_for(b"x", 2), partition_for(b"u", 2)
+    assert x != u
     await tap.accept(decoded([Raw(0)], [Event("x", 15)]))
     assert await told(tap, producer) == [(u, 15, False)]
     await tap.accept(decoded([Raw(1)], [Event("x", 18)]))
-    assert not await told(tap, producer), "no window ends between 15 and 18"
+    await looks(tap, producer, 10)  # no window ends between 15 and 18
     assert await told(tap, producer) == [(u, 18, False)], "nothing more comes"
     await tap.accept(decoded([Raw(2), Raw(3)], [Event("u", 19), Event("x", 20)]))
     assert await told(tap, producer) == [(u, 20, False)]
-    assert not await told(tap, producer)
+    await looks(tap, producer, 30)
     tap.silent = True
     assert await told(tap, producer) == [(0, 20, True), (1, 20, True)]
-    assert not await told(tap, producer)
+    await looks(tap, producer, 30)
     await tap.accept(decoded([Raw(4)], [Event("x", 20)]))
     assert await told(tap, producer) == [(u, 20, False)], "x has seen it by the record"
-    assert x != u
+
+
+async def test_nobody_is_told_where_no_window_closes():
+    producer = FakeProducer()
+    tap = forwarding(producer, 3)
+    tap._table = replace(tap._table, definition=replace(tap._table.definition, window=None))
+    await tap.accept(decoded([Raw(0)], [Event("x", 15)]))
+    await looks(tap, producer, 30)
+
+
+async def test_silence_that_was_told_while_a_record_was_on_its_way_is_taken_back():
+    producer = FakeProducer()
+    tap = forwarding(producer, 3)
+    await tap.accept(decoded([Raw(0), Raw(1)], [Event("x", 15), Event("u", 15)]))
+    tap.silent = True
+    acknowledged, send_all = asyncio.Event(), producer.send_all
+
+    async def slowly(messages: Collection[OutMessage]) -> list[int]:
+        await acknowledged.wait()
+        return await send_all(messages)
+
+    producer.send_all = slowly  # type: ignore[method-assign]
+    telling = asyncio.create_task(tap.tell())
+    await asyncio.sleep(0)
+    taking = asyncio.create_task(tap.accept(decoded([Raw(2)], [Event("x", 15)])))
+    await asyncio.sleep(0)
+    acknowledged.set()
+    await asyncio.gather(telling, taking)
+    assert not tap.silent
+    told_by_the_record = partition_for(b"x", 2)
+    assert await told(tap, producer) == [(1 - told_by_the_record, 15, False)]
 
 
 async def test_a_marker_that_is_not_acknowledged_is_not_taken_for_told():
