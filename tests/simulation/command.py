@@ -45,6 +45,8 @@ def run_seeds(
     deadline = time.monotonic() + limit_s
     failed: list[Verdict] = []
     count = 0
+    if mutation is not None:
+        mutations.apply(mutation)  # where it fails, a pool would start its processes again for ever
     with multiprocessing.get_context("spawn").Pool(jobs, initializer=_prepare, initargs=(mutation,)) as pool:
         for verdict in pool.imap_unordered(_one, seeds, chunksize=8):
             count += 1

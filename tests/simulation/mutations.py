@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from streamapp.engine import checkpoints, rekeying, source_lanes
+from streamapp.engine import checkpoints, lane, rekeying, source_lanes
 from streamapp.state import lanes, partition, runs, sessions
 from streamapp.windows.sessions import Session
 from tests.simulation.workload import Scenario, scenario_of
@@ -79,11 +79,41 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "a session's own offset ignored": lambda: _rewrite(
         sessions.SessionLane, "merge", ("if offset <= horizon and self._holds(key, time, origin, offset):", "if False:")
     ),
-    "forwarded past a gap": lambda: _rewrite(rekeying.RekeyedTap, "accept", ("and before <= newest", "and newest")),
+    "forwarded past a gap": lambda: _rewrite(
+        rekeying.RekeyedTap, "accept", ("if before <= reached < offset:", "if reached < offset:")
+    ),
+    "a marker ahead of what is acknowledged": lambda: _rewrite(
+        rekeying.ForwardTap,
+        "accept",
+        (
+            "    await self._producer.send_all(messages)\n",
+            "    self._stream_time = stream_time\n    await self._producer.send_all(messages)\n",
+        ),
+    ),
+    "markers before the records of their chunk": lambda: _rewrite(
+        lane.SourceLane,
+        "_process",
+        ("    if tap is not None:\n        tap.mark(markers)\n", ""),
+        ("    if chunk:\n", "    if tap is not None:\n        tap.mark(markers)\n    if chunk:\n"),
+    ),
+    "stream time forgotten by who goes on forwarding": lambda: _rewrite(
+        rekeying.ForwardTap,
+        "forwarded",
+        ("max(self._first, next_offset), self._stream_time)", "max(self._first, next_offset))"),
+    ),
+    "stream time told behind a missing record": lambda: _rewrite(
+        rekeying.RekeyedTap, "accept", ("elif offset <= reached:", "else:")
+    ),
     "forwarded from where the group is": lambda: _rewrite(
         source_lanes, "_first_to_forward", ("    begin = 0\n", "    begin = here.committed or 0\n")
     ),
 }
+
+
+def _rekeyed_windows(one: Scenario) -> bool:
+    """Idle scenarios are not compared window by window."""
+    return not one.idle and any(table.rekey and table.window for table in one.tables)
+
 
 #: what a scenario must have for a broken rule to show at all; without it a rule is looked for in seeds that cannot tell
 NEEDS: dict[str, Callable[[Scenario], bool]] = {
@@ -93,6 +123,10 @@ NEEDS: dict[str, Callable[[Scenario], bool]] = {
     ),
     "a session's own offset ignored": lambda one: any(isinstance(table.window, Session) for table in one.tables),
     "forwarded past a gap": lambda one: "send" in one.faults and any(table.rekey for table in one.tables),
+    "a marker ahead of what is acknowledged": _rekeyed_windows,
+    "markers before the records of their chunk": _rekeyed_windows,
+    "stream time forgotten by who goes on forwarding": _rekeyed_windows,
+    "stream time told behind a missing record": lambda one: "send" in one.faults and _rekeyed_windows(one),
     "forwarded from where the group is": lambda one: one.old_group,
 }
 

@@ -37,5 +37,9 @@ FINDERS = {
     "lateness judged by the batch": (0, 11),
     "a session's own offset ignored": (142, 188),
     "forwarded past a gap": (17642, 64031),  # none below 14,000
+    "a marker ahead of what is acknowledged": (293, 1415),
+    "markers before the records of their chunk": (2, 6),
+    "stream time forgotten by who goes on forwarding": (80, 196),
+    "stream time told behind a missing record": (2971,),
     "forwarded from where the group is": (52, 54),
 }
