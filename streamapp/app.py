@@ -246,7 +246,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
             start=start,
             publish_final=publish_final and window is not None,
             description=description,
-            key_form=key_form or ("the record's key" if key is None else f"the record's {key}"),
+            key_form=key_form or _key_form(key),
         )
         self.engine.add(definition)
         return WindowTable(self, definition)
@@ -375,13 +375,23 @@ class StreamApp(faust.App):  # type: ignore[misc]
         return None if self._consumer is None else self._consumer.fetch_state(topic, partition)
 
 
+def _key_form(key: str | Callable[[Any], str] | None) -> str:
+    """What readers and models are told of the keys where nobody has said it."""
+    if key is None:
+        return "the record's key"
+    return f"the record's {key}" if isinstance(key, str) else "made from the record"
+
+
 def _key_function(key: str | Callable[[Any], str] | None) -> Callable[[Any], str] | None:
     if key is None or callable(key):
         return key
     name = key
 
     def field_of(record: Any) -> str:
-        return str(getattr(record, name))
+        value = getattr(record, name)
+        if value is None:
+            raise ValueError(f"expected a key in {name!r}, got null")
+        return str(value)
 
     return field_of
 

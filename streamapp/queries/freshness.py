@@ -6,8 +6,9 @@ from collections.abc import Callable
 from streamapp.clock import Clock
 from streamapp.engine.lane import SourceLane
 from streamapp.engine.runtime import Engine
-from streamapp.engine.tables import LivePartition
+from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.queries.feed_health import FeedHealth
+from streamapp.queries.forwarded import ForwardedBook
 from streamapp.queries.held_ends import HeldEnds
 from streamapp.queries.model import Freshness
 from streamapp.state.entry import Entry
@@ -27,10 +28,12 @@ class FreshnessBook:
 
     Attributes:
         held_ends: where partitions end that are not being fetched.
+        forwarded: how far the sources of re-keyed tables are forwarded.
     """
 
     def __init__(self, engine: Engine, feed_health: FeedHealth, fetch_state: FetchState, clock: Clock) -> None:
         self.held_ends = HeldEnds(engine, fetch_state)
+        self.forwarded = ForwardedBook(engine)
         self._engine = engine
         self._feed_health = feed_health
         self._fetch_state = fetch_state
@@ -39,6 +42,9 @@ class FreshnessBook:
         self._looked: dict[tuple[str, int], tuple[tuple[int, int] | None, int]] = {}  # at which fetch and offset, last
         self._caught_up: dict[tuple[str, int], int] = {}
         self._since: dict[tuple[str, int], int] = {}
+        self._sources: dict[
+            str, tuple[tuple[int, int], int | None, int | None]
+        ] = {}  # of re-keyed tables, as last asked
 
     def observe(self) -> None:
         """Look at every lane; call often enough that a lagging partition's figure is right to that interval."""
@@ -63,8 +69,10 @@ class FreshnessBook:
         if state is not None and (not observed or observed[-1] != state):
             observed.append(state)
         reached = lane.applied + 1
-        while observed and observed[0][0] <= reached:
-            self._caught_up[place] = observed.popleft()[1]
+        if observed and observed[0][0] <= reached:
+            while observed and observed[0][0] <= reached:
+                self._caught_up[place] = observed.popleft()[1]
+            self.forwarded.note(place, self._caught_up[place])
         return state
 
     def lag(self, place: tuple[str, int]) -> int | None:
@@ -96,6 +104,10 @@ class FreshnessBook:
                 # it is known what came, it may be as old as the value
                 first = None if lane is None else lane.first_arrival_ms
                 caught_up = min(self._since.get(place, now), entry.newest if first is None else first)
+            if live.table.definition.rekey is not None:
+                forwarded, behind = self._source_of(live.table, caught_up, now)
+                caught_up = min(caught_up, entry.newest) if forwarded is None else forwarded
+                lag = None if lag is None or behind is None else lag + behind
             staleness = max(staleness, now - caught_up)
         feed = self._feed_health.for_key(key)
         known_good = self._feed_health.known_good_ms(key) if feed is not None else None
@@ -113,3 +125,22 @@ class FreshnessBook:
             staleness_ms=staleness,
             feed=feed,
         )
+
+    def _source_of(self, table: RunningTable, read_ms: int, now_ms: int) -> tuple[int | None, int | None]:
+        """Of a re-keyed table's source: up to when it is in what is read, and how many records are not in the re-key topic.
+
+        Either is None where it is not known of all partitions. Values that are read in one go ask only once.
+        """
+        asked = (read_ms, now_ms)
+        known = self._sources.get(table.name)
+        if known is None or known[0] != asked:
+            topic, book = table.definition.sources[0].topic, self.forwarded
+            behind = [
+                self.lag((topic, partition))
+                if (topic, partition) in self._engine.lanes
+                else book.behind(table, partition)
+                for partition in range(table.partitions)
+            ]
+            total = None if None in behind else sum(filter(None, behind))
+            known = self._sources[table.name] = asked, book.reached_ms(table, read_ms), total
+        return known[1], known[2]

@@ -88,6 +88,7 @@ class QueryService:
         self._observers = [
             asyncio.create_task(self._observe_forever(), name="freshness"),
             asyncio.create_task(self._freshness.held_ends.keep_up(), name="held-ends"),
+            asyncio.create_task(self._freshness.forwarded.keep_up(), name="forwarded"),
         ]
         for observer in self._observers:
             observer.add_done_callback(_tell)

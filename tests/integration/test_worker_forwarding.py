@@ -175,3 +175,55 @@ def test_windows_of_a_single_key_close_when_every_source_partition_has_passed_or
         worker.until_ready()
         until("silence to close the rest", lambda: finals() == {0: 4, 7_000: 1}, hint=lambda: worker.last_words)
         assert worker.metric("streamapp_rekey_markers_total", table="by_place") > 0
+
+
+@pytest.mark.timeout(400)
+def test_what_a_worker_that_sleeps_has_not_forwarded_makes_the_values_of_others_stale(
+    kafka: str, tmp_path: Path
+) -> None:
+    app = UserApp(Topics(kafka), tmp_path, WITH)
+    app.topics.create(TopicSpec(app.trades, 2))
+    patient = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "60000"}
+    places = [f"p{n}" for n in range(20)]
+
+    def produce(partition: int) -> None:
+        app.topics.produce(
+            app.trades, [("any", orjson.dumps({"place": place, "at": START})) for place in places], partition
+        )
+
+    with app.worker("one", env=patient) as one, app.worker("two", env=patient) as two:
+        app.until_shared(one, two)
+        for partition in range(2):
+            produce(partition)
+        app.drained(one)
+        mine = one.assigned(app.trades)[0]
+        here = next(place for place in places if partition_for(place.encode(), 2) == mine)
+        path = f"/v1/tables/by_place/keys/{here}"
+        fresh = one.until_value(
+            path,
+            lambda found: (
+                found["value"]["count"] == 2
+                and found["freshness"]["lag"] == 0
+                and found["freshness"]["staleness_ms"] < 10_000
+            ),
+        )
+        two.signal(signal.SIGSTOP)
+        try:
+            produce(1 - mine)
+            stale = one.until_value(
+                path,
+                lambda found: found["freshness"]["lag"] == len(places) and found["freshness"]["staleness_ms"] > 12_000,
+            )
+            assert stale["value"] == fresh["value"]
+            status, body = one.ask(path, max_staleness_ms=10_000)
+            assert (status, body["code"]) == (409, "stale")
+        finally:
+            two.signal(signal.SIGCONT)
+        one.until_value(
+            path,
+            lambda found: (
+                found["value"]["count"] == 3
+                and found["freshness"]["lag"] == 0
+                and found["freshness"]["staleness_ms"] < 10_000
+            ),
+        )

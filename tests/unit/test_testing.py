@@ -1,10 +1,11 @@
 """The driver for users' own apps."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from streamapp import Candle, StreamApp, Trade, tumbling
+from streamapp import Candle, Count, StreamApp, Trade, tumbling
 from streamapp.agents.signals import Signals
 from streamapp.errors import ConfigurationError, UnknownKeyError
 from streamapp.testing import Driver
@@ -84,3 +85,23 @@ def test_driver_collects_dead_letters(driver: Driver) -> None:
 def test_driver_names_the_topics_when_nobody_reads_one(driver: Driver) -> None:
     with pytest.raises(ConfigurationError, match="trades"):
         driver.send("quotes", b"{}")
+
+
+@pytest.mark.parametrize(("key", "said"), [("sequence", "got null"), (lambda _: "", "a key of text, got ''")])
+def test_record_without_a_key_is_a_dead_letter_and_no_key_called_none(key: Any, said: str) -> None:
+    app = StreamApp("devices")
+    app.latest_table("counts", source=app.topic("trades", value_type=Trade), key=key, aggregate=Count())
+    driver = Driver(app)
+    driver.send("trades", trade(1, START))
+    [letter] = driver.dead_letters
+    assert letter.reason == "key_failed"
+    assert said in letter.error
+
+
+def test_keys_made_by_a_function_are_told_as_such() -> None:
+    app = StreamApp("devices")
+    trades = app.topic("trades", value_type=Trade)
+    app.latest_table("by_id", source=trades, key="trade_id", aggregate=Count())
+    app.latest_table("by_side", source=trades, key=lambda record: record.side, aggregate=Count())
+    forms = [table.definition.key_form for table in app.engine.tables.values()]
+    assert forms == ["the record's trade_id", "made from the record"]

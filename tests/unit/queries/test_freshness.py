@@ -17,10 +17,10 @@ class Bench:
         self.clock = ManualClock(100_000)
         self.lane = SimpleNamespace(applied=4, first_arrival_ms=None)
         self.fetched: tuple[int, int] | None = None
-        engine: Any = SimpleNamespace(lanes={PLACE: self.lane}, clock=self.clock)
+        engine: Any = SimpleNamespace(lanes={PLACE: self.lane}, clock=self.clock, tables={})
         health: Any = SimpleNamespace(for_key=lambda _key: None)
         self.book = FreshnessBook(engine, health, lambda *_: self.fetched, self.clock)
-        table = SimpleNamespace(input_topics=["trades"])
+        table = SimpleNamespace(input_topics=["trades"], definition=SimpleNamespace(rekey=None))
         self.live: Any = SimpleNamespace(table=table, partition=0, state=SimpleNamespace(watermark=1))
 
     def fetch(self, first_arrival_ms: int | None) -> None:
