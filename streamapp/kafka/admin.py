@@ -314,13 +314,14 @@ class KafkaAdmin:
         # Not by the admin client: librdkafka 2.16 dereferences null (and takes the process along) when a coordinator
         # answers its ListConsumerGroupOffsets with "not coordinator", as one does that is still loading. A consumer
         # that never subscribes asks the same, waits for the coordinator, and does not become a member.
-        consumer = Consumer({**self._config, "group.id": group, "enable.auto.commit": False}, logger=log)
         try:
-            answers = consumer.committed([TopicPartition(*tp) for tp in tps], timeout=self._timeout_ms / 1000)
+            consumer = Consumer({**self._config, "group.id": group, "enable.auto.commit": False}, logger=log)
+            try:
+                answers = consumer.committed([TopicPartition(*tp) for tp in tps], timeout=self._timeout_ms / 1000)
+            finally:
+                consumer.close()
         except KafkaException as problem:
             raise self._failure(problem) from problem
-        finally:
-            consumer.close()
         return {
             (entry.topic, entry.partition): Commit(entry.offset, _metadata(entry)) if entry.offset >= 0 else None
             for entry in answers

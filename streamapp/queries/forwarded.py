@@ -7,7 +7,6 @@ the group's commits tell, so that is known a checkpoint and a look later.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Iterable
 
 from streamapp.engine.forwarding import decode
@@ -18,27 +17,30 @@ from streamapp.errors import StreamAppError
 log = logging.getLogger(__name__)
 
 #: between two looks at the commits of others
-_LOOK_S = 1.0
-#: how much is remembered of an origin, and how far apart: a re-key topic may be read some seconds behind
-_SIGHTINGS_MAX = 256
-_APART_MS = 50
+_LOOK_S = 2.0
+#: how much is remembered of an origin; beyond it every second one of the older half is forgotten
+_KEPT_MAX = 128
+#: what was forwarded so shortly before a fetch that the fetch's end may have been told before does not count as read by it
+_MARGIN_MS = 50
 Origin = tuple[str, int]
+Place = tuple[str, int]
 
 
 class Sightings:
-    """Facts of one origin: all that was there at one time is forwarded at another one, wall clock, ms; neither falls."""
+    """Facts of one origin: all that was there at one time is forwarded at another one; wall clock, ms, neither falls.
+
+    A fact stays true. So some may be forgotten, which only makes an answer older, and the oldest is kept for long.
+    """
 
     def __init__(self) -> None:
-        self._pairs: deque[tuple[int, int]] = deque(maxlen=_SIGHTINGS_MAX)
+        self._pairs: list[tuple[int, int]] = []
 
     def add(self, seen_ms: int, forwarded_ms: int) -> None:
-        """Remember one; of those that are close together only the newest is kept."""
+        """Remember one; nothing where a later one is known."""
         pairs = self._pairs
-        if pairs and (seen_ms <= pairs[-1][0] or forwarded_ms < pairs[-1][1]):
-            return
-        if len(pairs) > 1 and forwarded_ms - pairs[-2][1] < _APART_MS:
-            pairs.pop()
-        pairs.append((seen_ms, forwarded_ms))
+        if not pairs or (seen_ms > pairs[-1][0] and forwarded_ms >= pairs[-1][1]):
+            pairs.append((seen_ms, forwarded_ms))
+            _thin(pairs)
 
     def by(self, now_ms: int) -> int | None:
         """Up to which time everything was forwarded at `now_ms`; None where that is not known."""
@@ -54,31 +56,36 @@ class ForwardedBook:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._now_ms = 0
         self._sightings: dict[Origin, Sightings] = {}
-        self._ends: dict[
-            Origin, deque[tuple[int, int]]
-        ] = {}  # (time, end) that is not forwarded yet, of others' partitions
-        self._behind: dict[Origin, int] = {}  # records that others have still to forward
+        # of other workers' source partitions
+        self._unforwarded: dict[Origin, list[tuple[int, int]]] = {}  # (time, end), not forwarded yet
+        self._behind: dict[Origin, int] = {}  # records still to forward
+        self._newest_ms: dict[Origin, int] = {}  # event time up to which they are forwarded
 
-    def note(self, place: tuple[str, int], seen_ms: int) -> None:
+    def note(self, place: Place, seen_ms: int) -> None:
         """A lane of this worker has passed on all that was on a source partition at that time."""
         for table in self._rekeyed():
             if table.definition.sources[0].topic == place[0]:
-                self._of((table.name, place[1])).add(seen_ms, self._engine.clock.now_ms())
+                self._of((table.name, place[1])).add(seen_ms, self._now())
 
-    def reached_ms(self, table: RunningTable, read_ms: int) -> int | None:
-        """Up to which time all that a table's source held was in its re-key topic, at the time up to which that is read.
+    def reached_ms(self, table: RunningTable, partition: int, read_ms: int) -> int | None:
+        """Up to which time all of a source partition was in what a fetch of the re-key topic at `read_ms` has read.
 
-        Returns:
-            The least of all origins; None while it is not known of one of them.
+        None where that is not known.
         """
-        least = read_ms
-        for partition in range(table.partitions):
-            reached = self._of((table.name, partition)).by(read_ms)
-            if reached is None:
-                return None
-            least = min(least, reached)
-        return least
+        return self._of((table.name, partition)).by(read_ms - _MARGIN_MS)
+
+    def since_ms(self, table: RunningTable, partition: int) -> int | None:
+        """Of another worker's partition of which `reached_ms` is not known: since when, at the latest, something is missing.
+
+        None where nothing is known at all.
+        """
+        origin = (table.name, partition)
+        known = [seen_ms for seen_ms, _ in self._unforwarded.get(origin, ())[:1]]
+        if origin in self._newest_ms:
+            known.append(self._newest_ms[origin])
+        return min(known, default=None)
 
     def behind(self, table: RunningTable, partition: int) -> int | None:
         """How many records of a source partition another worker has still to forward; None where that is not known."""
@@ -87,11 +94,11 @@ class ForwardedBook:
     async def keep_up(self) -> None:
         """Look at the commits of others again and again; until cancelled. What Kafka does not answer stays as it was."""
         while True:
-            await asyncio.sleep(_LOOK_S)
             try:
                 await self.look()
             except StreamAppError as problem:
                 log.debug("how far other workers have forwarded is not known: %s", problem)
+            await asyncio.sleep(_LOOK_S)
 
     async def look(self) -> None:
         """One look at the source partitions that are not this worker's.
@@ -99,40 +106,59 @@ class ForwardedBook:
         Raises:
             KafkaError: the cluster did not answer.
         """
-        lanes = self._engine.lanes
-        wanted = {
-            (topic, partition): None
+        lanes, admin = self._engine.lanes, self._engine.admin
+        origins = {
+            (table.name, partition): (table.definition.sources[0].topic, partition)
             for table in self._rekeyed()
-            for topic in [table.definition.sources[0].topic]
             for partition in range(table.partitions)
-            if (topic, partition) not in lanes
         }
-        if not wanted:
+        others = {origin: place for origin, place in origins.items() if place not in lanes}
+        for known in (self._unforwarded, self._behind, self._newest_ms):
+            for origin in [origin for origin in known if origin not in others]:
+                del known[origin]
+        if not others:
             return
-        asked_ms = self._engine.clock.now_ms()
-        ends = await self._engine.admin.end_offsets(wanted)
-        commits = await self._engine.admin.commits(self._engine.app_id, wanted)
-        now_ms = self._engine.clock.now_ms()
-        for table in self._rekeyed():
-            for partition in range(table.partitions):
-                place, origin = (table.definition.sources[0].topic, partition), (table.name, partition)
-                if place not in ends:
-                    self._ends.pop(origin, None)
-                    continue
-                commit = commits.get(place)
-                told = None if commit is None else table.forwarded_as_told(decode(commit.metadata))
-                self._note_commit(origin, asked_ms, ends[place], 0 if told is None else told.next_offset, now_ms)
+        wanted = list(dict.fromkeys(others.values()))
+        asked_ms = self._now()
+        ends = await admin.end_offsets(wanted)
+        commits = await admin.commits(self._engine.app_id, wanted)
+        begins = await admin.begin_offsets(wanted)
+        now_ms = self._now()
+        for origin, place in others.items():
+            commit = commits[place]
+            told = None if commit is None else self._engine.tables[origin[0]].forwarded_as_told(decode(commit.metadata))
+            forwarded = told.next_offset if told is not None else -1
+            if told is not None and told.stream_time >= 0:
+                self._newest_ms[origin] = told.stream_time
+            # of a partition that holds nothing there is nothing to tell
+            self._compare(origin, asked_ms, ends[place], max(forwarded, begins[place]), now_ms, told is not None)
 
-    def _note_commit(self, origin: Origin, asked_ms: int, end: int, forwarded: int, now_ms: int) -> None:
-        waiting = self._ends.setdefault(origin, deque(maxlen=_SIGHTINGS_MAX))
-        if not waiting or waiting[-1][1] != end:
+    def _compare(self, origin: Origin, asked_ms: int, end: int, forwarded: int, now_ms: int, told: bool) -> None:
+        if told or forwarded >= end:
+            self._behind[origin] = max(0, end - forwarded)
+        else:
+            self._behind.pop(origin, None)
+        if forwarded >= end:
+            self._unforwarded.pop(origin, None)
+            self._of(origin).add(asked_ms, now_ms)
+            return
+        waiting = self._unforwarded.setdefault(origin, [])
+        passed = [seen_ms for seen_ms, at in waiting if at <= forwarded]
+        del waiting[: len(passed)]
+        if passed:
+            self._of(origin).add(passed[-1], now_ms)
+        if not waiting or waiting[-1][1] < end:
             waiting.append((asked_ms, end))
-        self._behind[origin] = max(0, end - forwarded)
-        while waiting and waiting[0][1] <= forwarded:
-            seen_ms, at = waiting.popleft()
-            if not waiting and at == end:
-                seen_ms = asked_ms  # nothing has come since
-            self._of(origin).add(seen_ms, now_ms)
+            _thin(waiting)
+
+    def _now(self) -> int:
+        """Wall clock; where it was set back, all that was known is of a time that has not come yet, and is forgotten."""
+        now_ms = self._engine.clock.now_ms()
+        if now_ms < self._now_ms:
+            self._sightings.clear()
+            self._unforwarded.clear()
+        self._now_ms = now_ms
+        return now_ms
 
     def _of(self, origin: Origin) -> Sightings:
         found = self._sightings.get(origin)
@@ -142,3 +168,9 @@ class ForwardedBook:
 
     def _rekeyed(self) -> Iterable[RunningTable]:
         return (table for table in self._engine.tables.values() if table.definition.rekey is not None)
+
+
+def _thin(facts: list[tuple[int, int]]) -> None:
+    """Keep no more than are to be kept: all of the newer half, the first, and every second one between."""
+    if len(facts) > _KEPT_MAX:
+        del facts[1 : len(facts) // 2 : 2]

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from streamapp.clock import Clock
 from streamapp.engine.lane import SourceLane
@@ -15,6 +16,8 @@ from streamapp.state.entry import Entry
 
 FetchState = Callable[[str, int], tuple[int, int] | None]
 _OBSERVATIONS_MAX = 256
+#: what is found out of a re-keyed table's source holds for so long: of many partitions it is too much for each single read
+_SOURCE_LOOK_MS = 10
 
 
 class FreshnessBook:
@@ -42,9 +45,7 @@ class FreshnessBook:
         self._looked: dict[tuple[str, int], tuple[tuple[int, int] | None, int]] = {}  # at which fetch and offset, last
         self._caught_up: dict[tuple[str, int], int] = {}
         self._since: dict[tuple[str, int], int] = {}
-        self._sources: dict[
-            str, tuple[tuple[int, int], int | None, int | None]
-        ] = {}  # of re-keyed tables, as last asked
+        self._sources: dict[tuple[str, int], _Source] = {}
 
     def observe(self) -> None:
         """Look at every lane; call often enough that a lagging partition's figure is right to that interval."""
@@ -98,16 +99,16 @@ class FreshnessBook:
                 lag = None
             else:
                 lag += max(0, self.held_ends.end(place, fetched[0]) - lane.applied - 1)
-            caught_up = self._caught_up.get(place)
+            read_ms = caught_up = self._caught_up.get(place)
             if caught_up is None:
                 # until all is applied that came while nobody read, the view is as old as the first of that; and until
                 # it is known what came, it may be as old as the value
                 first = None if lane is None else lane.first_arrival_ms
                 caught_up = min(self._since.get(place, now), entry.newest if first is None else first)
             if live.table.definition.rekey is not None:
-                forwarded, behind = self._source_of(live.table, caught_up, now)
-                caught_up = min(caught_up, entry.newest) if forwarded is None else forwarded
-                lag = None if lag is None or behind is None else lag + behind
+                source = self._source_of(live, read_ms or 0, now)
+                caught_up = min(caught_up, source.reached_ms, entry.newest if source.unknown else now)
+                lag = None if lag is None or source.behind is None else lag + source.behind
             staleness = max(staleness, now - caught_up)
         feed = self._feed_health.for_key(key)
         known_good = self._feed_health.known_good_ms(key) if feed is not None else None
@@ -126,21 +127,44 @@ class FreshnessBook:
             feed=feed,
         )
 
-    def _source_of(self, table: RunningTable, read_ms: int, now_ms: int) -> tuple[int | None, int | None]:
-        """Of a re-keyed table's source: up to when it is in what is read, and how many records are not in the re-key topic.
+    def _source_of(self, live: LivePartition, read_ms: int, now_ms: int) -> "_Source":
+        """How far a re-keyed table's source is in what is read of its re-key topic, looked at anew each few milliseconds."""
+        table, partition = live.table, live.partition
+        found = self._sources.get((table.name, partition))
+        if found is None or not 0 <= now_ms - found.looked_ms < _SOURCE_LOOK_MS:
+            found = self._sources[table.name, partition] = self._look_at_source(table, read_ms, now_ms)
+        return found
 
-        Either is None where it is not known of all partitions. Values that are read in one go ask only once.
-        """
-        asked = (read_ms, now_ms)
-        known = self._sources.get(table.name)
-        if known is None or known[0] != asked:
-            topic, book = table.definition.sources[0].topic, self.forwarded
-            behind = [
-                self.lag((topic, partition))
-                if (topic, partition) in self._engine.lanes
-                else book.behind(table, partition)
-                for partition in range(table.partitions)
-            ]
-            total = None if None in behind else sum(filter(None, behind))
-            known = self._sources[table.name] = asked, book.reached_ms(table, read_ms), total
-        return known[1], known[2]
+    def _look_at_source(self, table: RunningTable, read_ms: int, now_ms: int) -> "_Source":
+        topic, book = table.definition.sources[0].topic, self.forwarded
+        least, unknown, total = now_ms, False, 0
+        for partition in range(table.partitions):
+            place = (topic, partition)
+            lane = self._engine.lanes.get(place)
+            reached = book.reached_ms(table, partition, read_ms)
+            if reached is None:
+                unknown = True
+                if lane is None:
+                    reached = book.since_ms(table, partition)
+                elif lane.first_arrival_ms is not None:
+                    reached = min(self._since.get(place, now_ms), lane.first_arrival_ms)
+            least = least if reached is None else min(least, reached)
+            behind = book.behind(table, partition) if lane is None else self.lag(place)
+            total = -1 if behind is None or total < 0 else total + behind
+        return _Source(now_ms, least, unknown, None if total < 0 else total)
+
+
+class _Source(NamedTuple):
+    """How far the source of a re-keyed table is in what has been read of its re-key topic.
+
+    Attributes:
+        looked_ms: when this was found out.
+        reached_ms: all that came before that is in it, as far as that is known of the origins.
+        unknown: whether nothing certain is known of one of them.
+        behind: records that are not in the re-key topic; None where that is not known.
+    """
+
+    looked_ms: int
+    reached_ms: int
+    unknown: bool
+    behind: int | None
