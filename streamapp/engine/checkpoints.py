@@ -183,8 +183,10 @@ class Checkpointer:
         plans.clear()
         while unwritten:
             (live, state, plan), checkpoint_offset = unwritten.popleft()
-            # a store has seen nothing behind the first record that somebody else may have written
-            offset = checkpoint_offset if live.ledger is None else min(checkpoint_offset, live.ledger.position)
+            offset = checkpoint_offset if checkpoint_offset >= 0 else state.changelog_offset
+            if live.ledger is not None:
+                # a store has seen nothing behind the first record that somebody else may have written
+                offset = live.ledger.position if checkpoint_offset < 0 else min(offset, live.ledger.position)
             self._awaited = f"the store of {live.table.name}-{live.partition} to be written"
             if plan.changes.puts_count > _WRITE_IN_THREAD_MIN:
                 await asyncio.to_thread(state.write_flush, plan, offset)

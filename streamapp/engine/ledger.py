@@ -23,13 +23,19 @@ class Ledger:
         self.foreign: list[tuple[int, int]] = []
 
     def wrote(self, offsets: Sequence[int]) -> None:
-        """The owner's records got these offsets, in order of sending."""
+        """The owner's records got these offsets, in order of sending; below 0 where that is not known.
+
+        Such a record is found as a gap: it is looked at as if somebody else had written it, and written again.
+        """
         if not offsets:
             return
+        # without a gap in all there is none between, whatever is known of those in the middle
         if offsets[0] == self.next and offsets[-1] - offsets[0] + 1 == len(offsets):
             self.next = offsets[-1] + 1
             return
         for offset in offsets:
+            if offset < 0:
+                continue
             self.found_end(offset)
             self.next = max(self.next, offset + 1)
 

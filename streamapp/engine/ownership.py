@@ -129,6 +129,7 @@ class Ownership:
                 live.table.definition.window is not None,
             )
             for live, offset in behind
+            if offset >= 0  # else the next claim tells how far to read
         ]
         await restore(
             requests, self._settings, self._clock, on_restored=lambda request: None, is_wanted=lambda request: True
@@ -213,7 +214,7 @@ class Ownership:
         if doubted:
             self._metrics.mended_keys.labels(live.table.name).inc(len(doubted))
             log.warning(
-                "table %s, partition %d: a replaced owner wrote %d records; %d keys are written again",
+                "table %s, partition %d: %d records may be a replaced owner's; %d keys are written again",
                 live.table.name,
                 partition,
                 len(records),

@@ -55,6 +55,10 @@ class OutMessage(NamedTuple):
     timestamp_ms: int | None = None
 
 
+#: in the place of an offset that is not known
+_UNTOLD = -1
+
+
 class _Pending:
     """The acknowledgements that one `send_all` waits for.
 
@@ -65,7 +69,7 @@ class _Pending:
     __slots__ = ("_expected", "_loop", "_settled", "done", "errors", "offsets")
 
     def __init__(self, expected: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.offsets = [-1] * expected
+        self.offsets = [_UNTOLD] * expected
         self.errors: list[str] = []
         self.done = asyncio.Event()
         self._expected = expected
@@ -74,7 +78,7 @@ class _Pending:
 
     def delivered(self, index: int, error: ClientError | None, message: Message) -> None:
         if error is None:
-            self.offsets[index] = message.offset()
+            self.offsets[index] = _UNTOLD if (offset := message.offset()) is None else offset
         else:
             self.errors.append(error.str())
         if next(self._settled) == self._expected:
@@ -197,7 +201,8 @@ class DurableProducer:
         still reach its topic.
 
         Returns:
-            The offset of each record, in the order of `messages`.
+            The offset of each record, in the order of `messages`; -1 where the record is on its topic and nobody tells
+            where: it was sent again, as its first answer was lost, and the cluster only said that it has it.
 
         Raises:
             ProduceError: at least one was not acknowledged; the others may be on their topics all the same.
@@ -215,9 +220,9 @@ class DurableProducer:
         except TimeoutError:
             raise ProduceError(
                 next(iter(messages)).topic,
-                pending.offsets.count(-1),
+                pending.offsets.count(_UNTOLD),
                 f"expected {len(messages)} acknowledgements within {limit_s:.1f} s, "
-                f"{pending.offsets.count(-1)} are missing; check that the brokers are reachable",
+                f"{pending.offsets.count(_UNTOLD)} are missing; check that the brokers are reachable",
             ) from None
         if pending.errors:
             raise ProduceError(

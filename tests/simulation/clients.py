@@ -125,7 +125,10 @@ class SimulatedProducer:
     def _append(self, place: Place, chunk: _Chunk) -> None:
         for index, message in chunk.messages:
             # topics that are created here have the time of arrival, whatever a producer says
-            chunk.call.offsets[index] = self._cluster.append(place, message.key, message.value, message.headers)
+            offset = self._cluster.append(place, message.key, message.value, message.headers)
+            # sent again after a lost answer, a record may only be said to be there
+            untold = self._network.failing and self._cluster.world.chance(0.05)
+            chunk.call.offsets[index] = -1 if untold else offset
 
     def _acknowledge(self, chunk: _Chunk, error: str) -> None:
         if self._process.alive:

@@ -11,6 +11,7 @@ from streamapp.engine import checkpoints
 from streamapp.engine.checkpoints import Checkpointer
 from streamapp.engine.deadletters import DeadLetters
 from streamapp.engine.lane import SourceLane
+from streamapp.engine.ledger import Ledger
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.errors import FencedError, ProduceError, StateError
 from streamapp.kafka.producer import OutMessage
@@ -313,3 +314,34 @@ async def test_checkpoint_ends_at_the_step_before_which_the_partitions_were_lost
         await bench.flush()
     await checkpointer.reset()
     await bench.flush()
+
+
+@pytest.mark.parametrize("owned", [True, False])
+async def test_a_checkpoint_whose_place_nobody_told_leaves_the_store_before_it(
+    clock: ManualClock, metrics: Metrics, owned: bool
+) -> None:
+    bench = Bench(clock, metrics)
+    send_all = bench.producer.send_all
+    untold: set[bytes | None] = set()
+
+    async def send(messages: Collection[OutMessage]) -> list[int]:
+        offsets = await send_all(messages)
+        return [-1 if message.key in untold else at for message, at in zip(messages, offsets, strict=True)]
+
+    bench.producer.send_all = send  # type: ignore[method-assign]
+    if owned:
+        bench.live.ledger = Ledger(0)
+    bench.apply(100)
+    await bench.flush()
+    assert bench.live.state is not None
+    before = bench.live.state.changelog_offset
+    assert before == 1
+    untold.add(CHECKPOINT_KEY)
+    bench.apply(101)
+    await bench.flush()
+    # its value, which stands before it, is seen where that is known to be the owner's
+    assert bench.live.state.changelog_offset == (before + 1 if owned else before)
+    untold.clear()
+    bench.apply(102)
+    await bench.flush()
+    assert bench.live.state.changelog_offset == (2 if owned else 5), "until somebody has looked at the gap"

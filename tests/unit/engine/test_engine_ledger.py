@@ -35,3 +35,14 @@ def test_end_that_is_known_already_changes_nothing() -> None:
     ledger.found_end(9)
     ledger.found_end(10)
     assert (ledger.foreign, ledger.next) == ([], 10)
+
+
+def test_own_records_whose_place_nobody_told_are_gaps_unless_their_neighbours_tell_it() -> None:
+    ledger = Ledger(10)
+    ledger.wrote([10, -1, 12])
+    assert (ledger.foreign, ledger.next) == ([], 13)
+    ledger.wrote([13, -1])
+    ledger.wrote([-1])
+    assert (ledger.foreign, ledger.next, ledger.position) == ([], 14, 13), "nothing shows where they are"
+    ledger.wrote([-1, 17])
+    assert (ledger.foreign, ledger.position) == ([(14, 17)], 13)

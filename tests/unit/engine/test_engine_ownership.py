@@ -16,9 +16,9 @@ from streamapp.kafka.producer import OutMessage
 from streamapp.metrics import Metrics
 from streamapp.settings import Settings
 from streamapp.state.entry import Entry, data_key
-from streamapp.state.epochs import EPOCH_KEY, claim_value, epoch_bytes
+from streamapp.state.epochs import EPOCH_KEY, EPOCH_SEEN_KEY, claim_value, epoch_bytes
 from streamapp.state.partition import PartitionState
-from streamapp.state.store import MemoryStore, WriteSet
+from streamapp.state.store import CHANGELOG_OFFSET_KEY, MemoryStore, WriteSet
 from streamapp.windows.basic import Count
 from streamapp.windows.definitions import Tumbling
 from tests.fakes.crashes import definition
@@ -47,6 +47,7 @@ class Changelog:
 
     def __init__(self) -> None:
         self.records: list[Raw] = []
+        self.untold = 0  # of so many of the next records nobody tells where they are
         self._begin = 0
 
     def add(self, key: bytes, value: bytes | None) -> None:
@@ -57,7 +58,8 @@ class Changelog:
         for message in messages:
             assert message.key is not None
             self.add(message.key, message.value)
-        return list(range(begin, len(self.records)))
+        untold, self.untold = self.untold, max(0, self.untold - len(messages))
+        return [-1 if index < untold else begin + index for index in range(len(messages))]
 
     async def end_offsets(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         return dict.fromkeys(places, len(self.records))
@@ -117,6 +119,47 @@ async def test_value_of_a_replaced_owner_is_written_again_as_the_store_has_it(
     clock.advance(10)
     await owner.mend([live])
     assert [(record.key, record.value) for record in changelog.records[2:]] == [(KEY, value(1, 7))]
+
+
+async def test_own_value_whose_place_nobody_told_is_written_again_under_a_new_epoch(
+    owner: Ownership, changelog: Changelog, clock: ManualClock
+) -> None:
+    store = MemoryStore()
+    live = await claimed(owner, store)
+    store.write(WriteSet([(KEY, value(1, 7))]))
+    changelog.untold = 1
+    assert live.ledger is not None
+    live.ledger.wrote(await changelog.send_all([OutMessage("changelog", KEY, value(1, 7), 0)]))
+    assert live.ledger.position == 0
+    clock.advance(10)
+    await owner.mend([live])
+    assert [record.key for record in changelog.records[2:]] == [EPOCH_KEY, KEY]
+    assert changelog.records[-1].value == store.get(KEY) == value(2, 7)
+    assert live.ledger.position == 3
+    clock.advance(10)
+    await owner.mend([live])
+    assert len(changelog.records) == 4, "it is said once"
+
+
+async def test_claim_whose_place_nobody_told_is_made_again(
+    owner: Ownership, changelog: Changelog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[tuple[int, int]]] = []
+
+    async def restored(requests: Any, *_: object, **__: object) -> None:
+        asked.append([(request.partition, request.end) for request in requests])
+        for request in requests:
+            request.store.write(
+                WriteSet([(CHANGELOG_OFFSET_KEY, b"%d" % (request.end - 1)), (EPOCH_SEEN_KEY, epoch_bytes(2))])
+            )
+
+    monkeypatch.setattr(ownership, "restore", restored)
+    changelog.untold = 1
+    live = await claimed(owner, MemoryStore())
+    assert asked == [[], [(0, 2)], []]
+    assert live.ledger is not None
+    assert live.ledger.position == 2
+    assert live.epoch == epoch_bytes(3)
 
 
 async def test_claim_of_a_replaced_owner_that_lands_late_is_followed_by_the_present_ones(
