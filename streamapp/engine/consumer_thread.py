@@ -5,6 +5,7 @@ test_engine_contract.py fails with the name of what changed when the pinned vers
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,7 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._fetches: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
+        self.seeks: Counter[tuple[str, int]] = Counter()  # how often a lane has set each partition's position
         self._pace = Pace(0.0, 0)
         self._paced: PacedFetches | None = None
 
@@ -103,6 +105,10 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
         The stock method goes through the queue of calls, whose workers make several tasks for each: at hundreds of
         fetches a second that is a third of what fetching costs. A fetch need not keep its order among other calls.
 
+        Returns:
+            Partition -> its batches, and what `seeks` said of it when they were taken: where it says more by now, they are
+            from before the position was set.
+
         Raises:
             ConsumerStoppedError: the thread ended first.
         """
@@ -123,12 +129,13 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
             consumer = self._ensure_consumer()
             most = consumer._max_poll_records  # as the stock method
             found = await self._fetch_records(consumer, active, timeout=timeout, max_records=most)
+            taken = {tp: (self.seeks[tp.topic, tp.partition], batches) for tp, batches in found.items()}
             if self._paced is not None:
                 self._paced.took(sum(batch.count for batches in found.values() for batch in batches))
         except BaseException as problem:
             self.parent_loop.call_soon_threadsafe(maybe_set_exception, promise, problem)
         else:
-            self.parent_loop.call_soon_threadsafe(maybe_set_result, promise, found)
+            self.parent_loop.call_soon_threadsafe(maybe_set_result, promise, taken)
 
     async def commit_told(self, commits: Mapping[TP, tuple[int, str]]) -> bool:
         """Commit positions, each with its metadata; False where nothing of it is assigned, or a rebalance came between."""

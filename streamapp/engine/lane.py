@@ -97,6 +97,7 @@ class SourceLane:
         self._queue_max_records = queue_max_records
         self._queue: deque[RecordBatch] = deque()
         self._queued = 0
+        self._offered_to: int | None = None  # the offset behind the last one offered
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._groups = _group_taps(taps)
@@ -173,7 +174,12 @@ class SourceLane:
             await asyncio.gather(task, return_exceptions=True)
 
     def offer(self, batches: Sequence[RecordBatch]) -> None:
-        """Queue fetched batches. Never refuses: the consumer stops fetching when `full`."""
+        """Queue fetched batches. Never refuses: the consumer stops fetching when `full`.
+
+        What was offered before, or lies before the lane's position, is left out. A chunk is taken to hold each record once:
+        of records that came twice between two chunks a state would know, of those within one it would count both.
+        """
+        batches = self._unseen(batches)
         if self.first_arrival_ms is None and batches and batches[0].arrived_ms >= 0:
             self.first_arrival_ms = batches[0].arrived_ms
         self._queue.extend(batches)
@@ -181,6 +187,17 @@ class SourceLane:
         self._queued += count
         self.offered += count
         self._arrived.set()
+
+    def _unseen(self, batches: Sequence[RecordBatch]) -> list[RecordBatch]:
+        reached = self._offered_to if self._offered_to is not None else self.applied + 1
+        found: list[RecordBatch] = []
+        for batch in batches:
+            if batch.next_offset > reached:
+                batch.min_offset = max(batch.min_offset, reached)
+                reached = batch.next_offset
+                found.append(batch)
+        self._offered_to = reached
+        return found
 
     async def _run(self) -> None:
         while True:

@@ -112,6 +112,8 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         tp = TP(topic, partition)
         if tp not in self.assignment():
             return  # taken away meanwhile; the next assignment decides
+        # before it: what a fetch has taken by then, and is on its way here, is not what the lane goes on with
+        self._thread.seeks[topic, partition] += 1
         await self.seek(tp, offset)
         self._emptied_ms.pop(tp, None)
         state = self._partition_state(topic, partition)
@@ -225,8 +227,10 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
                     continue
                 records = await self._getmany(active_partitions=active, timeout=_HELD_POLL_S if held else _POLL_S)
                 if self.flow_active:
-                    for tp, batches in (records or {}).items():
-                        self._hand_over(TP(tp.topic, tp.partition), batches)
+                    for tp, (seeks, batches) in (records or {}).items():
+                        # of another assignment: from where the group was, and the lane need not be there
+                        if seeks == self._thread.seeks[tp.topic, tp.partition]:
+                            self._hand_over(TP(tp.topic, tp.partition), batches)
                     if self._watches_idle:
                         self._note_emptied(active)
                     if self._batching.look(self.app.engine.lanes.values()):

@@ -57,6 +57,7 @@ _PASSING = frozenset(
         ClientError.UNKNOWN_LEADER_EPOCH,
         ClientError._NOENT,  # noqa: SLF001 - what ListOffsets says where no partition of a new topic has a leader yet
         ClientError.OFFSET_NOT_AVAILABLE,
+        ClientError._DESTROY_BROKER,  # noqa: SLF001 - the client let go of the broker that it had asked, in an election
     }
 )
 #: of these, the ones that say that this client remembers another leader

@@ -365,3 +365,18 @@ async def test_markers_are_taken_after_the_records_of_their_chunk_and_are_no_dea
     await bench.until_applied(4)
     assert sink.markers[1:] == [(4, [0, 3])]
     await bench.lane.stop()
+
+
+async def test_a_record_that_is_offered_twice_is_in_one_chunk_only_once():
+    """A fetch of before the lane's position was set may arrive behind it: of one chunk both would be counted."""
+    sink = Sink()
+    bench = Bench(sink)
+    bench.lane.applied = 2
+    bench.lane.offer([batch_of([trade(offset) for offset in range(5)])])  # 0 to 2 lie before the lane's position
+    bench.lane.offer([batch_of([trade(offset) for offset in range(3, 8)]), batch_of([trade(8)])])
+    bench.lane.offer([batch_of([trade(offset) for offset in range(3, 8)])])
+    assert bench.lane.queued >= 6
+    await bench.until_applied(8)
+    assert sink.offsets == [3, 4, 5, 6, 7, 8]
+    assert not bench.lane.waiting
+    await bench.lane.stop()

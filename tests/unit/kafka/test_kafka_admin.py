@@ -37,7 +37,11 @@ async def test_admin_without_a_broker_says_what_to_do(free_port):
         await admin.cluster_id()
 
 
-@pytest.mark.parametrize("code", [ClientError.UNKNOWN_TOPIC_OR_PART, ClientError._NOENT], ids=["unknown", "leaderless"])
+@pytest.mark.parametrize(
+    "code",
+    [ClientError.UNKNOWN_TOPIC_OR_PART, ClientError._NOENT, ClientError._DESTROY_BROKER],
+    ids=["unknown", "leaderless", "let go of"],
+)
 async def test_end_offsets_of_a_topic_that_is_not_known_everywhere_yet_are_asked_for_again(code):
     admin = KafkaAdmin(Settings(kafka_request_timeout_ms=5_000))
     asked = []
