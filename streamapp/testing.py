@@ -131,9 +131,7 @@ class Driver:
         record = source.codec.decode(raw)
         if definition.rekey is not None:
             try:
-                key = definition.rekey(record)
-                if not isinstance(key, str) or not key:
-                    raise TypeError(f"expected a key of text, got {key!r}")
+                key = definition.new_key(record)
             except Exception as problem:  # the user's function
                 raise RecordError("key_failed", repr(problem)) from None
         if key is None:

@@ -4,14 +4,16 @@ An offset only has a meaning on the topic, in the cluster, that it came from. Ea
 that says what was found and which command mends it; none of them skips or repeats records silently.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streamapp.engine.forwarding import Forwarded
+from streamapp.engine.forwarding import Forwarded, decode
 from streamapp.engine.rekeying import ForwardTap, RekeyedTap
 from streamapp.engine.tables import LivePartition, RunningTable
 from streamapp.engine.tap import Tap
 from streamapp.errors import SourceChangedError
+from streamapp.kafka.admin import KafkaAdmin
 from streamapp.state.entry import Checkpoint
 from streamapp.state.store import IDENTITY_KEY, WriteSet
 
@@ -31,6 +33,26 @@ class SourceBounds:
     end: int
     committed: int | None
     forwarded: Mapping[str, Forwarded] = field(default_factory=dict)
+
+
+async def source_bounds(
+    admin: KafkaAdmin, group: str, places: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], SourceBounds]:
+    """What the broker says of these source partitions; each answer is of some moment between question and return.
+
+    Raises:
+        KafkaError: the cluster did not answer.
+    """
+    wanted = list(places)
+    begins, ends, committed = await asyncio.gather(
+        admin.begin_offsets(wanted), admin.end_offsets(wanted), admin.commits(group, wanted)
+    )
+    found: dict[tuple[str, int], SourceBounds] = {}
+    for place in wanted:
+        commit = committed[place]
+        position, told = (None, "") if commit is None else (commit.offset, commit.metadata)
+        found[place] = SourceBounds(begins[place], ends[place], position, decode(told))
+    return found
 
 
 def check_store(live: LivePartition, cluster_id: str) -> None:

@@ -171,8 +171,7 @@ class ForwardTap:
 
     async def accept(self, decoded: Decoded) -> Sequence[tuple[int, RecordError]]:
         """Forward a chunk and wait until all of it is acknowledged."""
-        rekey = self._table.definition.rekey
-        assert rekey is not None
+        new_key = self._table.definition.new_key
         rejects: list[tuple[int, RecordError]] = []
         messages: list[OutMessage] = []
         before: dict[int, int] = {}
@@ -182,9 +181,7 @@ class ForwardTap:
             if raw.offset < self._first:
                 continue
             try:
-                key = rekey(record)
-                if not isinstance(key, str) or not key:
-                    raise TypeError(f"expected a key of text, got {key!r}")
+                key = new_key(record)
                 raw_key = key.encode()
             except Exception as problem:  # a user's function
                 rejects.append((index, RecordError("key_failed", f"table {self._table.name}: {problem!r}"[:500])))

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from streamapp.clock import Clock
 from streamapp.engine.deadletters import DeadLetters
-from streamapp.engine.forwarding import Forwarded, decode, encode, merged
-from streamapp.engine.identity import SourceBounds, check_unread
+from streamapp.engine.forwarding import Forwarded, encode, merged
+from streamapp.engine.identity import SourceBounds, check_unread, source_bounds
 from streamapp.engine.lane import SourceLane
 from streamapp.engine.rekeying import ForwardTap, RekeyedTap
 from streamapp.engine.tables import RunningTable, TableTap
@@ -113,17 +113,7 @@ class SourceLanes:
 
     async def ask(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, SourceBounds]:
         """What the broker says of these source partitions; from now on commits on them, and on no others, can be made."""
-        wanted = list(places)
-        begins, ends, committed = await asyncio.gather(
-            self._admin.begin_offsets(wanted),
-            self._admin.end_offsets(wanted),
-            self._admin.commits(self._app_id, wanted),
-        )
-        found: dict[TopicPartition, SourceBounds] = {}
-        for place in wanted:
-            commit = committed[place]
-            position, told = (None, "") if commit is None else (commit.offset, commit.metadata)
-            found[place] = SourceBounds(begins[place], ends[place], position, decode(told))
+        found = await source_bounds(self._admin, self._app_id, places)
         self._forwarded = {place: here.forwarded for place, here in found.items()}
         return found
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from streamapp.engine.forwarding import decode
+from streamapp.engine.identity import source_bounds
 from streamapp.engine.runtime import Engine
 from streamapp.engine.tables import RunningTable
 from streamapp.errors import StreamAppError
@@ -106,32 +106,29 @@ class ForwardedBook:
         Raises:
             KafkaError: the cluster did not answer.
         """
-        lanes, admin = self._engine.lanes, self._engine.admin
+        engine = self._engine
         origins = {
             (table.name, partition): (table.definition.sources[0].topic, partition)
             for table in self._rekeyed()
             for partition in range(table.partitions)
         }
-        others = {origin: place for origin, place in origins.items() if place not in lanes}
+        others = {origin: place for origin, place in origins.items() if place not in engine.lanes}
         for known in (self._unforwarded, self._behind, self._newest_ms):
             for origin in [origin for origin in known if origin not in others]:
                 del known[origin]
         if not others:
             return
-        wanted = list(dict.fromkeys(others.values()))
         asked_ms = self._now()
-        ends = await admin.end_offsets(wanted)
-        commits = await admin.commits(self._engine.app_id, wanted)
-        begins = await admin.begin_offsets(wanted)
+        bounds = await source_bounds(engine.admin, engine.app_id, dict.fromkeys(others.values()))
         now_ms = self._now()
         for origin, place in others.items():
-            commit = commits[place]
-            told = None if commit is None else self._engine.tables[origin[0]].forwarded_as_told(decode(commit.metadata))
+            here = bounds[place]
+            told = engine.tables[origin[0]].forwarded_as_told(here.forwarded)
             forwarded = told.next_offset if told is not None else -1
             if told is not None and told.stream_time >= 0:
                 self._newest_ms[origin] = told.stream_time
             # of a partition that holds nothing there is nothing to tell
-            self._compare(origin, asked_ms, ends[place], max(forwarded, begins[place]), now_ms, told is not None)
+            self._compare(origin, asked_ms, here.end, max(forwarded, here.begin), now_ms, told is not None)
 
     def _compare(self, origin: Origin, asked_ms: int, end: int, forwarded: int, now_ms: int, told: bool) -> None:
         if told or forwarded >= end:

@@ -71,6 +71,19 @@ class TableDefinition:
         if self.rekey is not None and len(self.sources) != 1:
             raise ConfigurationError(f"table {self.name}: key= works with one source, got {len(self.sources)}")
 
+    def new_key(self, record: Any) -> str:
+        """The key that a re-keyed table gives a record.
+
+        Raises:
+            TypeError: it is no text, or empty.
+            Exception: whatever the user's function raises.
+        """
+        assert self.rekey is not None
+        key = self.rekey(record)
+        if not isinstance(key, str) or not key:
+            raise TypeError(f"expected a key of text, got {key!r}")
+        return key
+
     @property
     def kind(self) -> Literal["tumbling", "hopping", "session", "latest"]:
         """The word for the kind of window."""

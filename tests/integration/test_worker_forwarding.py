@@ -22,9 +22,11 @@ QUEUE_MAX_RECORDS = 1_000
 #: behind the first chunk, which is acknowledged by then, and before the last is sent
 CRASH_AT = 4_000
 
-WITHOUT = """
+MEASURED = """
+from datetime import timedelta
+
 from pydantic import BaseModel
-from streamapp import Count, StreamApp
+from streamapp import Count, StreamApp, tumbling
 
 
 class Measured(BaseModel):
@@ -34,8 +36,14 @@ class Measured(BaseModel):
 
 app = StreamApp(APP)
 measured = app.topic(TRADES, value_type=Measured)
+"""
+
+WITHOUT = (
+    MEASURED
+    + """
 app.latest_table("all", source=measured, time="at", aggregate=Count())
 """
+)
 
 WITH = (
     WITHOUT
@@ -58,23 +66,13 @@ app.latest_table("by_place", source=measured, time="at", key=place_of, aggregate
 """
 )
 
-WINDOWED = """
-from datetime import timedelta
-
-from pydantic import BaseModel
-from streamapp import Count, StreamApp, tumbling
-
-
-class Measured(BaseModel):
-    place: str
-    at: int
-
-
-app = StreamApp(APP)
-measured = app.topic(TRADES, value_type=Measured)
+WINDOWED = (
+    MEASURED
+    + """
 second = tumbling(timedelta(seconds=1))
 app.window_table("by_place", source=measured, window=second, time="at", key="place", aggregate=Count())
 """
+)
 
 
 def _counts(worker: Worker) -> dict[str, int]:

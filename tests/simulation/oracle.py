@@ -1,12 +1,12 @@
 """What must hold while a simulation runs, and when it has come to rest."""
 
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from streamapp.engine.forwarding import Forwarded, decode
+from streamapp.engine.rekeying import ORIGIN
 from streamapp.engine.tables import RunningTable, changelog_topic, final_topic
 from streamapp.kafka.partitioner import partition_for
 from streamapp.state.definition import TableDefinition
@@ -20,7 +20,6 @@ from tests.simulation.reference import Expected, check_row
 from tests.simulation.worker import APP_ID
 from tests.simulation.workload import FOLDING, Made, Scenario
 
-ORIGIN = struct.Struct(">IQqqq")
 Origin = tuple[str, int, int]
 Window = tuple[str, int]
 
