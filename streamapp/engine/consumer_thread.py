@@ -4,10 +4,11 @@ This module touches private members of Faust, mode and aiokafka. Each use says w
 test_engine_contract.py fails with the name of what changed when the pinned version does.
 """
 
+import asyncio
 import contextlib
-from collections import Counter
+import functools
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiokafka
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError
@@ -20,9 +21,6 @@ from streamapp.engine.fetching import hand_out_batches
 from streamapp.engine.membership import MemberCoordinator
 from streamapp.engine.pacing import Pace, PacedFetches
 from streamapp.errors import FencedError
-
-if TYPE_CHECKING:
-    import asyncio
 
 #: how long one fetch waits for records; an idle partition's freshness is at most this old
 FETCH_WAIT_MS = 250
@@ -77,8 +75,7 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._fetches: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
-        self.seeks: Counter[tuple[str, int]] = Counter()  # how often a lane has set each partition's position
+        self._fetches: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks only weakly
         self._pace = Pace(0.0, 0)
         self._paced: PacedFetches | None = None
 
@@ -106,36 +103,64 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
         fetches a second that is a third of what fetching costs. A fetch need not keep its order among other calls.
 
         Returns:
-            Partition -> its batches, and what `seeks` said of it when they were taken: where it says more by now, they are
-            from before the position was set.
+            Partition -> its batches, which are taken: the next fetch goes on behind them. Empty where it was ended.
 
         Raises:
             ConsumerStoppedError: the thread ended first.
         """
+        return await self._call_soon(self._begin_fetch, active_partitions, timeout)
+
+    async def end_fetches(self) -> None:
+        """End the fetches that are waiting; what they had taken by then has been handed to their callers.
+
+        One that waits takes what comes first, also from a position that was set, and of an assignment that was made, since
+        it began, and its caller drops what it does not expect.
+
+        Raises:
+            ConsumerStoppedError: the thread ended first.
+        """
+        await self._call_soon(self._begin_end)
+
+    async def _call_soon(self, begin: Callable[..., None], *args: Any) -> Any:
+        """Begin something in the thread, in the order of these calls, and wait for what it promises."""
         promise = self._promise()
         try:
-            self.thread_loop.call_soon_threadsafe(self._begin_fetch, promise, active_partitions, timeout)
+            self.thread_loop.call_soon_threadsafe(begin, promise, *args)
         except RuntimeError:  # its loop was closed just now
             raise ConsumerStoppedError from None
         return await promise
 
     def _begin_fetch(self, promise: "asyncio.Future[Any]", active: set[TP] | None, timeout: float) -> None:
-        task = self.thread_loop.create_task(self._fetch(promise, active, timeout))
+        task = self.thread_loop.create_task(self._fetch(active, timeout))
         self._fetches.add(task)
-        task.add_done_callback(self._fetches.discard)
+        task.add_done_callback(functools.partial(self._fetched, promise))
 
-    async def _fetch(self, promise: "asyncio.Future[Any]", active: set[TP] | None, timeout: float) -> None:
-        try:
-            consumer = self._ensure_consumer()
-            most = consumer._max_poll_records  # as the stock method
-            found = await self._fetch_records(consumer, active, timeout=timeout, max_records=most)
-            taken = {tp: (self.seeks[tp.topic, tp.partition], batches) for tp, batches in found.items()}
-            if self._paced is not None:
-                self._paced.took(sum(batch.count for batches in found.values() for batch in batches))
-        except BaseException as problem:
+    async def _fetch(self, active: set[TP] | None, timeout: float) -> Any:
+        consumer = self._ensure_consumer()
+        most = consumer._max_poll_records  # as the stock method
+        found = await self._fetch_records(consumer, active, timeout=timeout, max_records=most)
+        if self._paced is not None:
+            self._paced.took(sum(batch.count for batches in found.values() for batch in batches))
+        return found
+
+    def _fetched(self, promise: "asyncio.Future[Any]", task: "asyncio.Task[Any]") -> None:
+        self._fetches.discard(task)
+        problem = None if task.cancelled() else task.exception()
+        if problem is not None:
             self.parent_loop.call_soon_threadsafe(maybe_set_exception, promise, problem)
         else:
-            self.parent_loop.call_soon_threadsafe(maybe_set_result, promise, taken)
+            found = {} if task.cancelled() else task.result()
+            self.parent_loop.call_soon_threadsafe(maybe_set_result, promise, found)
+
+    def _begin_end(self, promise: "asyncio.Future[Any]") -> None:
+        waiting = list(self._fetches)
+        for fetch in waiting:
+            fetch.cancel()
+
+        def done(_: Any) -> None:  # after their own callbacks
+            self.parent_loop.call_soon_threadsafe(maybe_set_result, promise, None)
+
+        asyncio.gather(*waiting, return_exceptions=True).add_done_callback(done)
 
     async def commit_told(self, commits: Mapping[TP, tuple[int, str]]) -> bool:
         """Commit positions, each with its metadata; False where nothing of it is assigned, or a rebalance came between."""

@@ -46,7 +46,10 @@ def _unpack(self: Any) -> Iterator[Any]:
 
 
 def _batches(fetched: Any) -> Iterator[RecordBatch]:
-    """The batches of a partition's fetch; what to pass over is decided as in the stock generator."""
+    """The batches of a partition's fetch, without a gap; what to pass over is decided as in the stock generator.
+
+    What is passed over is handed out without its records, so that a lane can tell it from what a fetch has missed.
+    """
     data = fetched._records.data
     at = 0
     while len(data) - at >= _HEAD.size:
@@ -62,8 +65,9 @@ def _batches(fetched: Any) -> Iterator[RecordBatch]:
             raise CorruptRecordException(f"Invalid CRC - {fetched._tp}")
         batch = RecordBatch(raw, fetched.next_fetch_offset)
         fetched.next_fetch_offset = batch.next_offset
-        if not _is_passed_over(fetched, header) and batch.count:
-            yield batch
+        if _is_passed_over(fetched, header):
+            batch.pass_over()
+        yield batch
 
 
 def _is_passed_over(fetched: Any, header: Any) -> bool:

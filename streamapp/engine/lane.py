@@ -173,31 +173,46 @@ class SourceLane:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def offer(self, batches: Sequence[RecordBatch]) -> None:
-        """Queue fetched batches. Never refuses: the consumer stops fetching when `full`.
+    @property
+    def next_offset(self) -> int:
+        """The first offset that was not offered yet."""
+        return self._offered_to if self._offered_to is not None else self.applied + 1
+
+    def offer(self, batches: Sequence[RecordBatch]) -> bool:
+        """Queue fetched batches: each offset once, none left out, whatever a fetch brings; also where it is `full`.
 
         What was offered before, or lies before the lane's position, is left out. A chunk is taken to hold each record once:
         of records that came twice between two chunks a state would know, of those within one it would count both.
+
+        Returns:
+            Whether all was taken. Else nothing behind a gap was, and reading has to go on at `next_offset`.
         """
-        batches = self._unseen(batches)
-        if self.first_arrival_ms is None and batches and batches[0].arrived_ms >= 0:
-            self.first_arrival_ms = batches[0].arrived_ms
-        self._queue.extend(batches)
-        count = sum(batch.count for batch in batches)
+        found, whole = self._unseen(batches)
+        for batch in found:
+            if self.first_arrival_ms is None and batch.count and batch.arrived_ms >= 0:
+                self.first_arrival_ms = batch.arrived_ms
+        self._queue.extend(found)
+        count = sum(batch.count for batch in found)
         self._queued += count
         self.offered += count
         self._arrived.set()
+        return whole
 
-    def _unseen(self, batches: Sequence[RecordBatch]) -> list[RecordBatch]:
-        reached = self._offered_to if self._offered_to is not None else self.applied + 1
+    def _unseen(self, batches: Sequence[RecordBatch]) -> tuple[list[RecordBatch], bool]:
+        """The batches as far as they go on where the last ones ended, without what is known; whether that is all."""
+        reached = self.next_offset
         found: list[RecordBatch] = []
+        whole = True
         for batch in batches:
+            if batch.min_offset > reached:
+                whole = False
+                break
             if batch.next_offset > reached:
-                batch.min_offset = max(batch.min_offset, reached)
+                batch.min_offset = reached
                 reached = batch.next_offset
                 found.append(batch)
         self._offered_to = reached
-        return found
+        return found, whole
 
     async def _run(self) -> None:
         while True:
@@ -235,6 +250,7 @@ class SourceLane:
 
     async def _process_batches(self, batches: Sequence[RecordBatch], count: int) -> None:
         end = batches[-1].next_offset - 1
+        batches = [batch for batch in batches if batch.count]
         if count >= self._gains_from_records:
             if self._column_groups is None:
                 self._column_groups = self._make_column_groups()
@@ -254,7 +270,8 @@ class SourceLane:
             if sliced:  # the turns that others get in long ones would count as well
                 self.singly += len(chunk)
                 self.singly_s += self._stopwatch() - begin_s
-        if not records:
+        if not records:  # the taps get to know that there is nothing
+            await self._take_records([], end)
             self._finished(end)
 
     def _make_column_groups(self) -> list[ColumnGroup]:
@@ -311,7 +328,7 @@ class SourceLane:
     async def _take_records(self, chunk: Sequence[KafkaRecord], end: int) -> None:
         usable, values = chunk, [record.value for record in chunk]
         try:
-            fits = max(map(len, values)) <= self._judge_one.max_record_bytes  # type: ignore[arg-type]
+            fits = max(map(len, values), default=0) <= self._judge_one.max_record_bytes  # type: ignore[arg-type]
         except TypeError:  # a null value has no length
             fits = False
         if not fits:

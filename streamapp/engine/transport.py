@@ -20,7 +20,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -98,6 +98,8 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         # Faust calls this some time after an assignment; the next rebalance may have revoked it by then, or does so during
         # the seeking. The count is that of the assignment which this call is about: a newer one cancels the call
         revocations = self._revocations
+        # what a fetch that still waits takes behind this would be dropped while nothing flows, and the position be past it
+        await self._thread.end_fetches()
         await super().perform_seek()
         self._group_positions, self._told = dict(self._committed_offset), {}
         standbys = self.app.assignor.assigned_standbys()
@@ -110,11 +112,9 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
     async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
         """Go on reading a table's source at this offset."""
         tp = TP(topic, partition)
-        if tp not in self.assignment():
-            return  # taken away meanwhile; the next assignment decides
-        # before it: what a fetch has taken by then, and is on its way here, is not what the lane goes on with
-        self._thread.seeks[topic, partition] += 1
-        await self.seek(tp, offset)
+        # no fetch asks for it before the lane is open, so none can be about to take something and go on behind that
+        with contextlib.suppress(IllegalStateError):  # taken away meanwhile; the next assignment decides
+            await self.seek(tp, offset)
         self._emptied_ms.pop(tp, None)
         state = self._partition_state(topic, partition)
         if state is not None:
@@ -227,10 +227,8 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
                     continue
                 records = await self._getmany(active_partitions=active, timeout=_HELD_POLL_S if held else _POLL_S)
                 if self.flow_active:
-                    for tp, (seeks, batches) in (records or {}).items():
-                        # of another assignment: from where the group was, and the lane need not be there
-                        if seeks == self._thread.seeks[tp.topic, tp.partition]:
-                            self._hand_over(TP(tp.topic, tp.partition), batches)
+                    for tp, batches in (records or {}).items():
+                        await self._hand_over(TP(tp.topic, tp.partition), batches)
                     if self._watches_idle:
                         self._note_emptied(active)
                     if self._batching.look(self.app.engine.lanes.values()):
@@ -267,12 +265,17 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
             active.add(tp)
         return active, len(active) < len(assigned)
 
-    def _hand_over(self, tp: TP, batches: Sequence[RecordBatch]) -> None:
+    async def _hand_over(self, tp: TP, batches: Sequence[RecordBatch]) -> None:
         # the stock code measures lag and liveness by this
         self._read_offset[tp] = batches[-1].next_offset - 1
         lane = self.app.engine.lanes.get((tp.topic, tp.partition))
-        if lane is not None and lane.ready:
-            lane.offer(batches)
+        if lane is not None and lane.ready and not lane.offer(batches):
+            # whatever has moved the position: nothing is left out, neither by tables nor by agents
+            log.warning(
+                "%s-%s: a fetch did not begin at %s; reading on there", tp.topic, tp.partition, lane.next_offset
+            )
+            await self.seek_lane(tp.topic, tp.partition, lane.next_offset)
+            return
         if self.has_agents(*tp):
             feeder = self._feeders.get(tp)
             if feeder is None:

@@ -20,10 +20,12 @@ class RecordBatch:
 
     Args:
         raw: the whole batch, header included.
-        min_offset: records below were read before, and are left out.
+        min_offset: where reading began: records below were read before, and are left out, and there is nothing between it
+            and the batch.
 
     Attributes:
-        count: how many records there are at most; those below `min_offset` are counted, too.
+        count: how many records there are at most; those below `min_offset` are counted, too. None are left of a batch that
+            was compacted away, or is passed over: it only tells that there is nothing up to `next_offset`.
         next_offset: where reading goes on after the batch.
     """
 
@@ -50,6 +52,10 @@ class RecordBatch:
         self.max_timestamp: int = header[8]
         self.count: int = header[12]
         self._payload: bytes | None = None
+
+    def pass_over(self) -> None:
+        """Leave out all of its records: they are not meant for readers."""
+        self.count = 0
 
     @property
     def log_append_time(self) -> bool:
@@ -79,6 +85,6 @@ class RecordBatch:
         Raises:
             aiokafka.errors.CorruptRecordException: the batch is not well-formed.
         """
-        for record in DefaultRecordBatch(self.raw):
+        for record in DefaultRecordBatch(self.raw) if self.count else ():
             if record.offset >= self.min_offset:
                 yield record

@@ -230,13 +230,18 @@ class EmbeddedKafka:
         if not (home / "data" / "meta.properties").exists():
             self._format(command, config_file)
         _rotate(home / "kafka.log")
+        # the broker unpacks native libraries there and leaves them where it is killed
+        scratch = home / "tmp"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
         with (home / "kafka.log").open("ab") as output:
             start_of_log = output.tell()
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", launcher.__file__),
                     *(str(self._stop_timeout_s), str(os.getpid()), "" if self._data_dir else str(home)),
-                    *(command[0], *_HEAP, *_LOGGING, *command[1:], "kafka.Kafka", str(config_file)),
+                    *(command[0], *_HEAP, *_LOGGING, f"-Djava.io.tmpdir={scratch}", *command[1:]),
+                    *("kafka.Kafka", str(config_file)),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=output,

@@ -54,7 +54,7 @@ class Cluster:
         cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
         for number in range(1, brokers + 1):
             home = folder / f"broker-{number}"
-            home.mkdir(parents=True)
+            (home / "tmp").mkdir(parents=True)
             config = home / "server.properties"
             config.write_text(
                 _properties(number, host, ports[number - 1], ports[brokers + number - 1], voters, home, brokers)
@@ -66,7 +66,8 @@ class Cluster:
                 capture_output=True,
                 timeout=120,
             )
-            command = [*self._prefix, java, *_HEAP, *_LOG, "-cp", jars, "kafka.Kafka", str(config)]
+            scratch = f"-Djava.io.tmpdir={home / 'tmp'}"  # what a killed broker leaves goes with its home
+            command = [*self._prefix, java, *_HEAP, *_LOG, scratch, "-cp", jars, "kafka.Kafka", str(config)]
             self.brokers.append(Broker(number, home, command, ports[number - 1]))
 
     @property

@@ -4,8 +4,9 @@ import signal
 import time
 from pathlib import Path
 
+import orjson
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streamapp.engine.consumer_thread import FETCH_WAIT_MS
@@ -90,6 +91,35 @@ def test_worker_stops_where_records_were_deleted_before_it_read_them(kafka: str,
         assert worker.wait() != 0
         assert f"{app.trades}-0: there is no record at offset 5 any more" in worker.log
         assert "streamapp tables rebuild counts" in worker.log
+
+
+def test_marks_of_transactions_are_read_like_records(kafka: str, tmp_path: Path) -> None:
+    """Each transaction ends in a batch that is for no reader: it is not unread for ever, nor missed when it is deleted."""
+    app = UserApp(Topics(kafka), tmp_path, LATEST)
+    app.topics.create(TopicSpec(app.trades, 1))
+    source = (app.trades, 0)
+
+    def in_transactions(*values: dict[str, object]) -> None:
+        producer = Producer({"bootstrap.servers": kafka, "transactional.id": app.id})
+        producer.init_transactions(30)
+        for value in values:
+            producer.begin_transaction()
+            producer.produce(app.trades, key=b"x:BTC-USD", value=orjson.dumps(value))
+            producer.commit_transaction(30)
+
+    with app.worker() as worker:
+        worker.until_ready()
+        in_transactions(*numbered(0, 3))
+        app.drained(worker)
+        assert app.topics.ends(app.trades) == {source: 6}
+        assert worker.get("/v1/tables/counts/keys/x:BTC-USD")["value"]["count"] == 3
+        worker.kill()
+        delete_records(kafka, app.trades, before=6)
+        worker.start().until_ready()
+        in_transactions(*numbered(3, 5))
+        worker.until_value("/v1/tables/counts/keys/x:BTC-USD", lambda found: found["value"]["count"] == 5)
+        app.drained(worker)
+        assert worker.metric("streamapp_dead_letters_total") == 0
 
 
 def test_rekeyed_table_does_not_start_where_records_were_deleted_before_it_forwarded_them(

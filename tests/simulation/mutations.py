@@ -104,6 +104,14 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "stream time told behind a missing record": lambda: _rewrite(
         rekeying.RekeyedTap, "accept", ("elif offset <= reached:", "else:")
     ),
+    "records of a late fetch taken again": lambda: _rewrite(
+        lane.SourceLane,
+        "_unseen",
+        ("if batch.next_offset > reached:\n            batch.min_offset = reached\n", "if True:\n"),
+    ),
+    "a late fetch taken behind a gap": lambda: _rewrite(
+        lane.SourceLane, "_unseen", ("if batch.min_offset > reached:", "if False:")
+    ),
     "forwarded from where the group is": lambda: _rewrite(
         source_lanes, "_first_to_forward", ("    begin = 0\n", "    begin = here.committed or 0\n")
     ),

@@ -172,8 +172,8 @@ class Run:
         places = [(topic, partition) for topic in self._topics() for partition in range(self.scenario.partitions)]
 
         def resting() -> bool:
-            if any(life.is_silent() for life in self.group.members):
-                self.cluster.last_change = world.now  # a process that is paused has not done its part yet
+            if any(life.is_silent() or life.on_its_way for life in self.group.members):
+                self.cluster.last_change = world.now  # what is paused, or late, has not done its part yet
                 return False
             return (
                 self.group.stable

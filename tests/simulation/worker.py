@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from streamapp.engine import checkpoints, ownership, restore, runtime
@@ -22,8 +22,13 @@ from tests.simulation.group import REBALANCE_TIMEOUT_S, Group
 from tests.simulation.process import Process
 from tests.simulation.world import SimulatedLoop, running
 
+if TYPE_CHECKING:
+    from streamapp.kafka.record_batch import RecordBatch
+
 APP_ID = "app"
 HEARTBEAT_S = 0.15
+#: how long what a fetch has taken is on its way, at most: rebalances come and go meanwhile
+LATE_FETCH_S = 2.0
 
 
 class Silent:
@@ -104,6 +109,7 @@ class Life:
         self.group_positions: dict[Place, int | None] = {}
         self.told: dict[Place, str] = {}
         self.flowing = False
+        self.on_its_way = False  # something that a fetch has taken
         self.checkpointed_s = 0.0  # when the last complete checkpoint began
         self.heard_s = 0.0  # when the coordinator last heard of it
         self.cut_until = 0.0  # until then nothing passes between it and the coordinator
@@ -296,19 +302,34 @@ class Life:
     async def _fetch(self) -> None:
         engine, random = self.engine, self.world.random
         assert engine is not None
+        late = False
         while True:
-            await asyncio.sleep(random.choice((0.01, 0.05, 0.1)))
+            # what came late and what follows it may reach a lane before it takes its next chunk
+            await asyncio.sleep(0.0 if late else random.choice((0.01, 0.05, 0.1)))
+            behind, late = late, False
             if not self.flowing:
                 continue
+            taken: dict[Place, RecordBatch] = {}
             for place in sorted(self.assignment):
                 if engine.held(*place):
                     continue
-                records = self.cluster.logs[place].read(self.positions[place], random.choice((1, 3, 10, 40)))
-                if not records:
-                    self.emptied[place] = engine.clock.monotonic_ms()
+                position = self.positions[place]
+                records = self.cluster.logs[place].read(position, random.choice((1, 3, 10, 40)))
                 if records:
                     self.positions[place] = records[-1].offset + 1
-                    engine.lanes[place].offer([batch_of(records)])
+                    taken[place] = batch_of(records, min_offset=position)
+                else:
+                    self.emptied[place] = engine.clock.monotonic_ms()
+            self.on_its_way = bool(taken)
+            if taken and not behind:
+                # from the consumer's thread; the position may be set, and everything be another's, meanwhile
+                late = random.random() < 0.1
+                await asyncio.sleep(LATE_FETCH_S * random.random() if late else 0.001)
+            for place, batch in taken.items():
+                lane = engine.lanes.get(place)
+                if self.flowing and lane is not None and lane.ready and not lane.offer([batch]):
+                    await self.seek_lane(*place, lane.next_offset)
+            self.on_its_way = False
 
     async def _commit_forever(self) -> None:
         while True:

@@ -1,8 +1,7 @@
-"""Calls into the consumer's thread end with it; what its fetches bring is of the position that was set last."""
+"""Calls into the consumer's thread end with it; what its fetches take is handed over, or taken again."""
 
 import asyncio
 import threading
-from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,55 +79,97 @@ TRADES = TP("trades", 0)
 
 
 class Fetching(LaneConsumerThread):
-    """The way of a fetch through the thread, without a thread."""
+    """The way of a fetch through the thread, in one loop; what comes is put into `coming`."""
 
-    def __init__(self, *answers: Any) -> None:
+    def __init__(self) -> None:
         self.parent_loop = asyncio.get_running_loop()
-        self.seeks, self._paced, self.answers = Counter(), None, list(answers)
+        self.coming: asyncio.Queue[Any] = asyncio.Queue()
+        self._fetches, self._calls, self._paced = set(), set(), None
+
+    @property
+    def thread_loop(self) -> Any:
+        return self.parent_loop
+
+    @property
+    def _shutdown(self) -> Any:
+        return asyncio.Event()
 
     def _ensure_consumer(self) -> Any:
         return SimpleNamespace(_max_poll_records=10)
 
     async def _fetch_records(self, *_: Any, **__: Any) -> Any:
-        await asyncio.sleep(0)
-        return self.answers.pop(0)
+        found = await self.coming.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    async def fetched(self) -> Any:
-        promise = self.parent_loop.create_future()
-        await self._fetch(promise, {TRADES}, 1.0)
-        return await promise
-
-
-async def test_what_a_fetch_has_taken_says_whether_the_position_was_set_since():
-    thread = Fetching({TRADES: ["before"]}, {TRADES: ["behind"]})
-    before = await thread.fetched()
-    thread.seeks["trades", 0] += 1
-    assert await thread.fetched() == {TRADES: (1, ["behind"])}
-    assert before == {TRADES: (0, ["before"])}
+    def fetching(self) -> "asyncio.Task[Any]":
+        return asyncio.create_task(self.getmany({TRADES}, 1.0))
 
 
-async def test_records_from_before_a_lanes_position_was_set_are_handed_to_nobody():
+async def test_a_fetch_brings_what_came_or_what_was_wrong():
+    thread = Fetching()
+    fetch = thread.fetching()
+    thread.coming.put_nowait({TRADES: ["some"]})
+    assert await asyncio.wait_for(fetch, WAIT_S) == {TRADES: ["some"]}
+    fetch = thread.fetching()
+    thread.coming.put_nowait(ConsumerStoppedError())
+    with pytest.raises(ConsumerStoppedError):
+        await asyncio.wait_for(fetch, WAIT_S)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_fetch_that_is_ended_takes_nothing(begun: bool):
+    thread = Fetching()
+    fetch = thread.fetching()
+    async with asyncio.timeout(WAIT_S):
+        while not (thread.coming._getters if begun else thread._calls):  # noqa: ASYNC110 - it announces nothing
+            await asyncio.sleep(0)
+    await asyncio.wait_for(thread.end_fetches(), WAIT_S)
+    assert fetch.done() or not begun
+    assert await asyncio.wait_for(fetch, WAIT_S) == {}
+    thread.coming.put_nowait({TRADES: ["behind"]})
+    assert await asyncio.wait_for(thread.fetching(), WAIT_S) == {TRADES: ["behind"]}
+
+
+async def test_what_a_fetch_has_taken_is_handed_to_its_caller_before_fetches_have_ended():
+    thread = Fetching()
+    fetch = thread.fetching()
+    thread.coming.put_nowait({TRADES: ["taken"]})
+    async with asyncio.timeout(WAIT_S):
+        while not thread.coming.empty():  # noqa: ASYNC110 - it announces nothing
+            await asyncio.sleep(0)
+    await asyncio.wait_for(thread.end_fetches(), WAIT_S)
+    assert await asyncio.wait_for(fetch, WAIT_S) == {TRADES: ["taken"]}
+
+
+class Lane:
+    ready = True
+    next_offset = 7
+
+    def __init__(self, *, takes: bool) -> None:
+        self.takes = takes
+
+    def offer(self, batches: Any) -> bool:
+        return self.takes
+
+
+@pytest.mark.parametrize("takes", [False, True])
+async def test_where_a_fetch_has_left_something_out_reading_goes_on_there_and_nobody_gets_what_lies_behind(takes: bool):
     consumer: Any = LaneConsumer.__new__(LaneConsumer)
-    handed: list[Any] = []
-    fetcher = SimpleNamespace(_stopped=asyncio.Event())
-    answers = [{TRADES: (1, ["before"])}, {TRADES: (2, ["behind"])}, {}]
+    sought: list[tuple[str, int, int]] = []
+    fed: list[list[Any]] = []
 
-    async def getmany(**_: Any) -> Any:
-        if len(answers) == 1:
-            fetcher._stopped.set()
-        return answers.pop(0)
+    async def seek_lane(*place: Any) -> None:
+        sought.append(place)
 
     vars(consumer).update(
-        flow_active=True,
-        _stopped=asyncio.Event(),
-        _thread=SimpleNamespace(seeks=Counter({("trades", 0): 2})),
-        _fetchable=lambda: ({TRADES}, False),
-        _getmany=getmany,
-        _hand_over=lambda tp, batches: handed.append((tp, batches)),
-        _watches_idle=False,
-        _batching=SimpleNamespace(look=lambda lanes: False),
-        app=SimpleNamespace(engine=SimpleNamespace(lanes={})),
+        _read_offset={},
+        app=SimpleNamespace(engine=SimpleNamespace(lanes={("trades", 0): Lane(takes=takes)})),
+        seek_lane=seek_lane,
+        has_agents=lambda *_: True,
+        _feeders={TRADES: SimpleNamespace(offer=fed.append)},
     )
-    async with asyncio.timeout(WAIT_S):
-        await consumer._drain_messages(fetcher)
-    assert handed == [(TRADES, ["behind"])]
+    await consumer._hand_over(TRADES, [SimpleNamespace(next_offset=12, records=lambda: ["a record"])])
+    assert sought == ([] if takes else [("trades", 0, 7)])
+    assert fed == ([["a record"]] if takes else [])

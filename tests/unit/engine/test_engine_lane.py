@@ -380,3 +380,35 @@ async def test_a_record_that_is_offered_twice_is_in_one_chunk_only_once():
     assert sink.offsets == [3, 4, 5, 6, 7, 8]
     assert not bench.lane.waiting
     await bench.lane.stop()
+
+
+async def test_a_fetch_that_begins_behind_a_gap_is_refused_and_what_comes_before_it_is_taken():
+    sink = Sink()
+    bench = Bench(sink)
+    assert bench.lane.offer([batch_of([trade(0), trade(1)])])
+    ahead = batch_of([trade(4)], min_offset=4)
+    assert not bench.lane.offer([batch_of([trade(2)], min_offset=2), ahead])
+    assert bench.lane.next_offset == 3
+    assert not bench.lane.offer([ahead])
+    await bench.until_applied(2)
+    assert bench.lane.offer([batch_of([trade(4)], min_offset=3)]), "where the topic itself has a gap"
+    await bench.until_applied(4)
+    assert sink.offsets == [0, 1, 2, 4]
+    await bench.lane.stop()
+
+
+async def test_batches_that_are_for_no_reader_move_the_position_of_every_tap():
+    sink = Sink()
+    bench = Bench(sink)
+    marks = [batch_of([trade(offset)], min_offset=offset) for offset in (1, 2)]
+    for mark in marks:
+        mark.pass_over()
+    assert bench.lane.offer([batch_of([trade(0)]), marks[0]])
+    await bench.until_applied(1)
+    assert bench.lane.offer([marks[1]])
+    await bench.until_applied(2)
+    assert sink.offsets == [0]
+    assert [chunk.end for chunk in sink.chunks] == [1, 2]
+    assert bench.lane.offered == 1
+    assert bench.lane.first_arrival_ms is not None
+    await bench.lane.stop()

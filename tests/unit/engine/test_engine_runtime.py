@@ -278,10 +278,18 @@ async def test_seek_is_of_the_assignment_that_it_began_with(monkeypatch: pytest.
     stock = LaneConsumer.__mro__[1]
     consumer: Any = object.__new__(LaneConsumer)
     consumer.app, consumer._committed_offset = App, {}
+    ended: list[str] = []
+
+    class Thread:
+        async def end_fetches(self) -> None:
+            ended.append("fetches")
+
+    consumer._thread = Thread()
 
     async def nothing(self: Any, *_: Any) -> None: ...
 
     async def seek(self: Any) -> None:
+        assert ended == ["fetches"], "one that waits takes from the position that is set here, and nobody expects it"
         App.engine.revocations += revoked == "during"
 
     monkeypatch.setattr(stock, "on_partitions_assigned", nothing)
