@@ -115,11 +115,28 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
 
         One that waits takes what comes first, also from a position that was set, and of an assignment that was made, since
         it began, and its caller drops what it does not expect.
+        """
+        with contextlib.suppress(ConsumerStoppedError):  # then there are none
+            await self._call_soon(self._begin_end)
+
+    async def set_position(self, tp: TP, offset: int) -> None:
+        """Go on reading there, unless the partition is not assigned (any more): then the next assignment decides.
+
+        The stock method does it from the caller's thread, while aiokafka may be looking at the same places.
 
         Raises:
             ConsumerStoppedError: the thread ended first.
         """
-        await self._call_soon(self._begin_end)
+        await self._call_soon(self._begin_seek, tp, offset)
+
+    def _begin_seek(self, promise: "asyncio.Future[Any]", tp: TP, offset: int) -> None:
+        try:
+            if tp in self.assignment():
+                self.seek(tp, offset)
+        except Exception as problem:
+            self.parent_loop.call_soon_threadsafe(maybe_set_exception, promise, problem)
+        else:
+            self.parent_loop.call_soon_threadsafe(maybe_set_result, promise, None)
 
     async def _call_soon(self, begin: Callable[..., None], *args: Any) -> Any:
         """Begin something in the thread, in the order of these calls, and wait for what it promises."""
@@ -140,7 +157,7 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
         most = consumer._max_poll_records  # as the stock method
         found = await self._fetch_records(consumer, active, timeout=timeout, max_records=most)
         if self._paced is not None:
-            self._paced.took(sum(batch.count for batches in found.values() for batch in batches))
+            self._paced.took(sum(max(batch.count, 1) for batches in found.values() for batch in batches))
         return found
 
     def _fetched(self, promise: "asyncio.Future[Any]", task: "asyncio.Task[Any]") -> None:

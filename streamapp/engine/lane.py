@@ -185,34 +185,39 @@ class SourceLane:
         of records that came twice between two chunks a state would know, of those within one it would count both.
 
         Returns:
-            Whether all was taken. Else nothing behind a gap was, and reading has to go on at `next_offset`.
+            False where something is missing before or between them: nothing is taken then, and reading has to go on at
+            `next_offset`.
         """
-        found, whole = self._unseen(batches)
+        found = self._unseen(batches)
+        if found is None:
+            return False
         for batch in found:
+            if not batch.count and self._queue:
+                # one without records only moves the end: those of idle transactions do not pile up behind a lane that waits
+                self._queue[-1].next_offset = batch.next_offset
+            else:
+                self._queue.append(batch)
             if self.first_arrival_ms is None and batch.count and batch.arrived_ms >= 0:
                 self.first_arrival_ms = batch.arrived_ms
-        self._queue.extend(found)
         count = sum(batch.count for batch in found)
         self._queued += count
         self.offered += count
         self._arrived.set()
-        return whole
+        return True
 
-    def _unseen(self, batches: Sequence[RecordBatch]) -> tuple[list[RecordBatch], bool]:
-        """The batches as far as they go on where the last ones ended, without what is known; whether that is all."""
+    def _unseen(self, batches: Sequence[RecordBatch]) -> list[RecordBatch] | None:
+        """What of the batches was not offered yet; None where they do not go on where the last ones ended."""
         reached = self.next_offset
         found: list[RecordBatch] = []
-        whole = True
         for batch in batches:
             if batch.min_offset > reached:
-                whole = False
-                break
+                return None
             if batch.next_offset > reached:
                 batch.min_offset = reached
                 reached = batch.next_offset
                 found.append(batch)
         self._offered_to = reached
-        return found, whole
+        return found
 
     async def _run(self) -> None:
         while True:
@@ -240,7 +245,8 @@ class SourceLane:
         return found
 
     def _done_with(self, count: int) -> None:
-        self._batch_size.observe(count)
+        if count:
+            self._batch_size.observe(count)
         self._partition_records.inc(count)
         was_full = self.full
         self._queued -= count
@@ -250,6 +256,7 @@ class SourceLane:
 
     async def _process_batches(self, batches: Sequence[RecordBatch], count: int) -> None:
         end = batches[-1].next_offset - 1
+        # the last one has records, or it is the only one: `end` is that of the others as well
         batches = [batch for batch in batches if batch.count]
         if count >= self._gains_from_records:
             if self._column_groups is None:
@@ -270,9 +277,9 @@ class SourceLane:
             if sliced:  # the turns that others get in long ones would count as well
                 self.singly += len(chunk)
                 self.singly_s += self._stopwatch() - begin_s
-        if not records:  # the taps get to know that there is nothing
+        if not records:  # the taps get to know that there is nothing; which is no activity
             await self._take_records([], end)
-            self._finished(end)
+            self.applied = end
 
     def _make_column_groups(self) -> list[ColumnGroup]:
         """One per group of taps; none where a group cannot be decoded by columns, or would gain nothing."""

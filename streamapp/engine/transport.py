@@ -20,7 +20,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import ConsumerStoppedError
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -98,8 +98,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         # Faust calls this some time after an assignment; the next rebalance may have revoked it by then, or does so during
         # the seeking. The count is that of the assignment which this call is about: a newer one cancels the call
         revocations = self._revocations
-        # what a fetch that still waits takes behind this would be dropped while nothing flows, and the position be past it
-        await self._thread.end_fetches()
+        await self._end_flow()  # where there are Faust's own tables, it has let them flow
         await super().perform_seek()
         self._group_positions, self._told = dict(self._committed_offset), {}
         standbys = self.app.assignor.assigned_standbys()
@@ -112,14 +111,16 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
     async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
         """Go on reading a table's source at this offset."""
         tp = TP(topic, partition)
-        # no fetch asks for it before the lane is open, so none can be about to take something and go on behind that
-        with contextlib.suppress(IllegalStateError):  # taken away meanwhile; the next assignment decides
-            await self.seek(tp, offset)
+        # no fetch asks for it before the lane is open: nothing of it is on its way
+        await self.seek(tp, offset)
         self._emptied_ms.pop(tp, None)
         state = self._partition_state(topic, partition)
         if state is not None:
             # where an offset is gone aiokafka would go on at the beginning: past what retention has deleted unread
             state.await_reset = functools.partial(self._source_gone, tp, state)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        await self._thread.set_position(partition, offset)
 
     def _source_gone(self, tp: TP, state: Any, _strategy: Any) -> None:
         # called in the consumer's thread, in the place of a reset, again and again until the worker has stopped
@@ -276,12 +277,13 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
             )
             await self.seek_lane(tp.topic, tp.partition, lane.next_offset)
             return
-        if self.has_agents(*tp):
+        records = [record for batch in batches for record in batch.records()] if self.has_agents(*tp) else []
+        if records:
             feeder = self._feeders.get(tp)
             if feeder is None:
                 tracker = self._acks[tp] = AckTracker()
                 feeder = self._feeders[tp] = AgentFeeder(self, tp, tracker)
-            feeder.offer([record for batch in batches for record in batch.records()])
+            feeder.offer(records)
 
     # --- acknowledging ---------------------------------------------------------------------------------------------
 
@@ -315,9 +317,15 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Make durable and commit first; the stock code forgets what was acknowledged before it commits."""
-        self.stop_flow()
+        await self._end_flow()
         await self._settle()
         await super().on_partitions_revoked(revoked)
+
+    async def _end_flow(self) -> None:
+        # a fetch that waits would take what comes first of the next assignment, to be dropped while nothing flows, with the
+        # position behind it; where the group has none, aiokafka sets none either
+        self.stop_flow()
+        await self._thread.end_fetches()
 
     async def on_stop(self) -> None:
         """The same on a planned stop."""

@@ -13,7 +13,7 @@ import aiokafka
 import pytest
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
-from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import BaseCoordinator, CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
 from aiokafka.protocol.commit import OffsetCommitRequest
@@ -43,15 +43,19 @@ SOURCES = [
     (Consumer, "_filter_committable_offsets", "dc5e9baf5d994485"),
     (Consumer, "_should_commit", "5ce941793947ad42"),
     (Consumer, "perform_seek", "0e8c130ff4b0afd8"),
+    (Consumer, "seek", "b86a9fe05f956b30"),
+    (Consumer, "stop_flow", "cf7e875a2b0d40e8"),
     (Consumer, "verify_event_path", "aead7dc3d8dc43fa"),
     (driver.Consumer, "_to_message", "7c24f6511b2fcef7"),
     (driver.Consumer, "_commit", "a20eec84e4b2ed50"),
+    (driver.Consumer, "_seek", "4f95c631420410a5"),
     (driver.Consumer, "_getmany", "f9d47aa9010b5ff2"),
     (driver.Consumer, "_get_active_partitions", "b24897f3c7afdb5d"),
     (driver.Consumer, "_new_topicpartition", "fca87b618c4f494e"),
     (driver.AIOKafkaConsumerThread, "_create_worker_consumer", "c2701bfc3e6f6cad"),
     (driver.AIOKafkaConsumerThread, "getmany", "26fc5fc9f3b667e1"),
     (driver.AIOKafkaConsumerThread, "_fetch_records", "39a2c6c79fc1455a"),
+    (driver.AIOKafkaConsumerThread, "seek", "1498560d05f02582"),
     (driver.AIOKafkaConsumerThread, "_commit", "932852ce7a23f658"),
     (TableManager, "on_start", "365dd25fbc0e0684"),
     (TableManager, "_update_channels", "88e3941facc934d6"),
@@ -60,6 +64,7 @@ SOURCES = [
     (Recovery, "_resume_streams", "d986a6710c1aca98"),
     (PartitionRecords, "_unpack_records", "b803e6d46480732c"),
     (Fetcher, "fetched_records", "be4348896b9b66af"),
+    (FetchResult, "getall", "3e717e30de5068d5"),
     (Fetcher, "_fetch_requests_routine", "2a8ec5932644c9b0"),
     (Fetcher, "_notify", "d3a30d94f34fd3a0"),
     (Worker, "on_setup_root_logger", "0d468284fb5c8880"),

@@ -173,3 +173,33 @@ async def test_where_a_fetch_has_left_something_out_reading_goes_on_there_and_no
     await consumer._hand_over(TRADES, [SimpleNamespace(next_offset=12, records=lambda: ["a record"])])
     assert sought == ([] if takes else [("trades", 0, 7)])
     assert fed == ([["a record"]] if takes else [])
+
+
+async def test_a_fetch_without_records_begins_nothing_that_agents_would_have_to_finish():
+    consumer: Any = LaneConsumer.__new__(LaneConsumer)
+    vars(consumer).update(
+        _read_offset={},
+        app=SimpleNamespace(engine=SimpleNamespace(lanes={("trades", 0): Lane(takes=True)})),
+        has_agents=lambda *_: True,
+        _feeders={},
+        _acks={},
+    )
+    await consumer._hand_over(TRADES, [SimpleNamespace(next_offset=12, records=list)])
+    assert not consumer._acks
+
+
+@pytest.mark.parametrize("assigned", [False, True])
+async def test_a_position_is_set_in_the_thread_and_only_where_the_partition_is_assigned(assigned: bool):
+    thread: Any = Fetching()
+    sought: list[Any] = []
+    thread.assignment = lambda: {TRADES} if assigned else set()
+    thread.seek = lambda *place: sought.append(place)
+    await asyncio.wait_for(thread.set_position(TRADES, 7), WAIT_S)
+    assert sought == ([(TRADES, 7)] if assigned else [])
+
+
+async def test_what_is_wrong_with_a_position_reaches_who_sets_it():
+    thread: Any = Fetching()
+    thread.assignment = lambda: {TRADES}
+    with pytest.raises(AttributeError):
+        await asyncio.wait_for(thread.set_position(TRADES, 7), WAIT_S)

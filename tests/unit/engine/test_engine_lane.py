@@ -382,18 +382,38 @@ async def test_a_record_that_is_offered_twice_is_in_one_chunk_only_once():
     await bench.lane.stop()
 
 
-async def test_a_fetch_that_begins_behind_a_gap_is_refused_and_what_comes_before_it_is_taken():
+async def test_a_fetch_with_a_gap_before_or_in_it_is_refused():
     sink = Sink()
     bench = Bench(sink)
     assert bench.lane.offer([batch_of([trade(0), trade(1)])])
     ahead = batch_of([trade(4)], min_offset=4)
     assert not bench.lane.offer([batch_of([trade(2)], min_offset=2), ahead])
-    assert bench.lane.next_offset == 3
+    assert bench.lane.next_offset == 2
     assert not bench.lane.offer([ahead])
-    await bench.until_applied(2)
-    assert bench.lane.offer([batch_of([trade(4)], min_offset=3)]), "where the topic itself has a gap"
+    await bench.until_applied(1)
+    assert bench.lane.offer([batch_of([trade(4)], min_offset=2)]), "where the topic itself has a gap"
     await bench.until_applied(4)
-    assert sink.offsets == [0, 1, 2, 4]
+    assert sink.offsets == [0, 1, 4]
+    await bench.lane.stop()
+
+
+class Columns(Sink):
+    """Wants chunks of more than a few records by columns."""
+
+    columns = ByColumns(("price", "size"), 5)
+
+    def prepare(self, decoded: Decoded) -> None: ...
+
+
+@pytest.mark.parametrize("count", [3, 20])
+async def test_a_chunk_accounts_for_what_is_passed_over_at_its_end_whichever_way_it_goes(count: int):
+    sink = Columns()
+    bench = Bench(sink)
+    mark = batch_of([trade(count)], min_offset=count)
+    mark.pass_over()
+    assert bench.lane.offer([batch_of([trade(offset) for offset in range(count)]), mark])
+    await bench.until_applied(count)
+    assert [chunk.end for chunk in sink.chunks] == [count]
     await bench.lane.stop()
 
 
@@ -409,6 +429,12 @@ async def test_batches_that_are_for_no_reader_move_the_position_of_every_tap():
     await bench.until_applied(2)
     assert sink.offsets == [0]
     assert [chunk.end for chunk in sink.chunks] == [1, 2]
+    many = [batch_of([trade(offset)], min_offset=offset) for offset in range(3, 103)]
+    for mark in many:
+        mark.pass_over()
+    assert bench.lane.offer(many)
+    assert len(bench.lane._queue) == 1
+    await bench.until_applied(102)
     assert bench.lane.offered == 1
     assert bench.lane.first_arrival_ms is not None
     await bench.lane.stop()

@@ -289,11 +289,14 @@ async def test_seek_is_of_the_assignment_that_it_began_with(monkeypatch: pytest.
     async def nothing(self: Any, *_: Any) -> None: ...
 
     async def seek(self: Any) -> None:
-        assert ended == ["fetches"], "one that waits takes from the position that is set here, and nobody expects it"
+        assert ended == ["flow", "fetches"], (
+            "one that waits takes from the position that is set here, and nobody expects it"
+        )
         App.engine.revocations += revoked == "during"
 
     monkeypatch.setattr(stock, "on_partitions_assigned", nothing)
     monkeypatch.setattr(stock, "perform_seek", seek)
+    monkeypatch.setattr(stock, "stop_flow", lambda self: ended.append("flow"))
     monkeypatch.setattr(LaneConsumer, "assignment", lambda self: set())
     await LaneConsumer.on_partitions_assigned(consumer, set())
     App.engine.revocations += revoked == "before"
