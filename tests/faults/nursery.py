@@ -124,6 +124,7 @@ def main() -> None:
             pid = os.fork()
             if pid == 0:
                 _live(order)
+            ended.pop(pid, None)  # the number of one that ended long ago, given anew
             answer = {"pid": pid}
         print(json.dumps(answer), flush=True)
 
