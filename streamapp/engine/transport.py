@@ -18,7 +18,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from aiokafka.errors import ConsumerStoppedError
 from faust.tables.manager import TableManager
@@ -29,6 +29,7 @@ from streamapp.engine.acks import AckTracker
 from streamapp.engine.batching import Batching
 from streamapp.engine.consumer_thread import LaneConsumerThread
 from streamapp.engine.feeder import AgentFeeder
+from streamapp.errors import ConfigurationError
 from streamapp.kafka.record_batch import RecordBatch
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         # Faust calls this some time after an assignment; the next rebalance may have revoked it by then, or does so during
         # the seeking. The count is that of the assignment which this call is about: a newer one cancels the call
         revocations = self._revocations
-        await self._end_flow()  # where there are Faust's own tables, it has let them flow
+        await self._end_flow()
         await super().perform_seek()
         self._group_positions, self._told = dict(self._committed_offset), {}
         standbys = self.app.assignor.assigned_standbys()
@@ -369,6 +370,18 @@ class StateTableManager(TableManager):  # type: ignore[misc]
     Their presence makes Faust use its own co-partitioning assignor, which also spreads every worker's URL; without them
     it would assign topic by topic, round robin. The engine writes and restores them itself, so no Faust table exists.
     """
+
+    def add(self, table: Any) -> NoReturn:
+        """Refuse a table of Faust's own: nothing would assign or restore its changelog.
+
+        Raises:
+            ConfigurationError: always; it says what to declare in its place.
+        """
+        raise ConfigurationError(
+            f"{type(table).__name__} {table.name!r}: expected app.latest_table(...) or app.window_table(...), got one of "
+            "Faust's own tables, which are not kept here. Declare what an agent would write into it as an aggregate; "
+            "Fold(initial, step) takes any function"
+        )
 
     @property
     def changelog_topics(self) -> set[str]:

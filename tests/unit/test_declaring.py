@@ -63,3 +63,10 @@ def test_closed_windows_that_nobody_is_told_of_are_no_source() -> None:
     table = app.window_table("table", source=trades, aggregate=Candle(), window=window, publish_final=False)
     with pytest.raises(ConfigurationError, match="table table keeps its closed windows to itself"):
         app.window_table("second", source=table, aggregate=Sum("value"), window=window)
+
+
+@pytest.mark.parametrize("kind", ["Table", "GlobalTable", "SetTable", "SetGlobalTable"])
+def test_tables_of_fausts_own_are_refused_with_what_to_declare(kind: str) -> None:
+    app = StreamApp("declaring")
+    with pytest.raises(ConfigurationError, match=rf"{kind} 'seen': expected app.latest_table.*Fold"):
+        getattr(app, kind)("seen")
