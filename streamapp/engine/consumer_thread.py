@@ -17,6 +17,7 @@ from faust.types import TP
 from mode.threads import QueueServiceThread
 from mode.utils.futures import maybe_set_exception, maybe_set_result
 
+from streamapp.engine.connections import mend_connections
 from streamapp.engine.fetching import hand_out_batches
 from streamapp.engine.membership import MemberCoordinator
 from streamapp.engine.pacing import Pace, PacedFetches
@@ -80,6 +81,7 @@ class LaneConsumerThread(CallableThread, driver.AIOKafkaConsumerThread):  # type
         self._paced: PacedFetches | None = None
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        mend_connections()
         consumer = super()._create_worker_consumer(transport)
         # Faust fixes fetch_max_wait_ms at 1500; the fetcher reads this attribute when the consumer starts
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
