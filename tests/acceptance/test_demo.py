@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.fakes.processes import until
+
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 #: what the whole way up may take here: a busy machine, and the first download of Kafka's jars
@@ -92,6 +94,14 @@ def test_demo_with_a_duration_shows_live_numbers_and_exits_clean(started: Runnin
 
     addresses = re.findall(r"curl -s '([^']+)'", "\n".join(started.said))
     assert len(addresses) == 3
+    # a worker that has just started hears of the feed some moments later, as its topic may have had no leader yet; and of
+    # the two symbols that are shown one may not have been traded yet
+
+    def known() -> bool:
+        candle, latest = ask(addresses[0]), ask(addresses[1])
+        return bool(candle["freshness"]["feed"]) and all(item["value"] for item in latest["items"])
+
+    until("the feed and both symbols to be known", known, timeout_s=4, hint=lambda: started.said[-1])
     candle, latest, top = (ask(address) for address in addresses)
     assert candle["value"]["count"] > 0
     assert candle["freshness"]["feed"]["connected"] is True
