@@ -112,7 +112,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
     async def seek_lane(self, topic: str, partition: int, offset: int) -> None:
         """Go on reading a table's source at this offset."""
         tp = TP(topic, partition)
-        # no fetch asks for it before the lane is open: nothing of it is on its way
+        # nothing of it is on its way: no fetch asks for it before the lane is open, or between two answers
         await self.seek(tp, offset)
         self._emptied_ms.pop(tp, None)
         state = self._partition_state(topic, partition)

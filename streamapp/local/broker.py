@@ -233,7 +233,7 @@ class EmbeddedKafka:
         # the broker unpacks native libraries there and leaves them where it is killed
         scratch = home / "tmp"
         shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
+        scratch.mkdir(exist_ok=True)  # what cannot be removed may stay
         with (home / "kafka.log").open("ab") as output:
             start_of_log = output.tell()
             self._process = subprocess.Popen(
